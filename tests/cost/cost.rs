@@ -32,12 +32,12 @@ fn child_role() -> Option<std::process::ExitCode> {
 }
 
 #[common::test(ROOT)]
-fn every_success_path_makes_its_documented_syscalls() -> Outcome {
+fn every_successful_call_makes_its_documented_syscalls() -> Outcome {
     run_in_own_process(CHILD, "syscalls")
 }
 
 #[common::test(NOSYMFOLLOW)]
-fn a_mount_without_symlinks_saves_the_readlink() -> Outcome {
+fn a_nosymfollow_mount_saves_the_readlink() -> Outcome {
     run_in_own_process(CHILD, "syscalls_without_links")
 }
 
@@ -47,13 +47,13 @@ fn failing_calls_leak_no_descriptor() -> Outcome {
 }
 
 /// The objects of the measured calls.
-struct Scene {
+struct Fixture {
     fs: TestFs,
     map: Map,
     prog: Prog,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         Self::on(TestFs::new())
     }
@@ -107,7 +107,7 @@ impl Scene {
 struct Measured {
     name: &'static str,
     expected: &'static [&'static str],
-    prepare: fn(&Scene) -> Box<dyn FnOnce() + '_>,
+    prepare: fn(&Fixture) -> Box<dyn FnOnce() + '_>,
 }
 
 impl Measured {
@@ -160,11 +160,11 @@ const UNPIN: &[&str] = &[
 ];
 
 macro_rules! measured {
-    ($($name:ident => $expected:expr, |$scene:ident| $prepare:block $call:expr;)*) => {
+    ($($name:ident => $expected:expr, |$fixture:ident| $prepare:block $call:expr;)*) => {
         &[$(Measured {
             name: stringify!($name),
             expected: $expected,
-            prepare: |$scene| {
+            prepare: |$fixture| {
                 #[allow(clippy::let_unit_value)]
                 let ready = $prepare;
                 let call = $call;
@@ -181,133 +181,133 @@ mod mounts;
 mod reuse;
 
 const MEASURED: &[Measured] = measured! {
-    open_map => OPEN, |scene| { scene.fs.at("map") } |path| drop(Map::open(path).unwrap());
-    open_prog => OPEN_BY_INFO, |scene| { scene.fs.at("prog") } |path| drop(Prog::open(path).unwrap());
-    open_link => OPEN_BY_INFO, |scene| { scene.fs.at("link") } |path| drop(Link::open(path).unwrap());
-    open_map_read_only => OPEN, |scene| { scene.fs.at("map") }
+    open_map => OPEN, |fixture| { fixture.fs.at("map") } |path| drop(Map::open(path).unwrap());
+    open_prog => OPEN_BY_INFO, |fixture| { fixture.fs.at("prog") } |path| drop(Prog::open(path).unwrap());
+    open_link => OPEN_BY_INFO, |fixture| { fixture.fs.at("link") } |path| drop(Link::open(path).unwrap());
+    open_map_read_only => OPEN, |fixture| { fixture.fs.at("map") }
         |path| drop(Map::open_with(path, Access::ReadOnly).unwrap());
-    open_any_map => OPEN_BY_INFO, |scene| { scene.fs.at("map") } |path| drop(Object::open(path).unwrap());
-    open_any_prog => OPEN_BY_INFO, |scene| { scene.fs.at("prog") } |path| drop(Object::open(path).unwrap());
-    open_any_link => OPEN_BY_INFO, |scene| { scene.fs.at("link") } |path| drop(Object::open(path).unwrap());
-    open_pinned_map => OPEN, |scene| { scene.fs.at("map") } |path| drop(PinnedMap::open(path).unwrap());
-    open_pinned_prog => OPEN_BY_INFO, |scene| { scene.fs.at("prog") }
+    open_any_map => OPEN_BY_INFO, |fixture| { fixture.fs.at("map") } |path| drop(Object::open(path).unwrap());
+    open_any_prog => OPEN_BY_INFO, |fixture| { fixture.fs.at("prog") } |path| drop(Object::open(path).unwrap());
+    open_any_link => OPEN_BY_INFO, |fixture| { fixture.fs.at("link") } |path| drop(Object::open(path).unwrap());
+    open_pinned_map => OPEN, |fixture| { fixture.fs.at("map") } |path| drop(PinnedMap::open(path).unwrap());
+    open_pinned_prog => OPEN_BY_INFO, |fixture| { fixture.fs.at("prog") }
         |path| drop(PinnedProg::open(path).unwrap());
-    open_pinned_link => OPEN_BY_INFO, |scene| { scene.fs.at("link") }
+    open_pinned_link => OPEN_BY_INFO, |fixture| { fixture.fs.at("link") }
         |path| drop(PinnedLink::open(path).unwrap());
-    pin => &["OBJ_PIN"], |scene| { (scene.map.try_clone().unwrap(), scene.fs.at("new")) }
+    pin => &["OBJ_PIN"], |fixture| { (fixture.map.try_clone().unwrap(), fixture.fs.at("new")) }
         |(map, path): (Map, PathBuf)| forget(map.pin(path).unwrap());
-    unpin => UNPIN, |scene| { PinnedMap::open(scene.fs.at("map")).unwrap() }
+    unpin => UNPIN, |fixture| { PinnedMap::open(fixture.fs.at("map")).unwrap() }
         |pinned: PinnedMap| forget(pinned.unpin().unwrap());
-    unpin_link => UNPIN, |scene| { PinnedLink::open(scene.fs.at("link")).unwrap() }
+    unpin_link => UNPIN, |fixture| { PinnedLink::open(fixture.fs.at("link")).unwrap() }
         |pinned: PinnedLink| forget(pinned.unpin().unwrap());
-    id => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog } |prog: &Prog| assert_ne!(prog.id().unwrap(), 0);
-    info => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map } |map: &Map| assert_ne!(map.info().unwrap().id, 0);
-    lookup => &["MAP_LOOKUP_ELEM"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+    id => &["OBJ_GET_INFO_BY_FD"], |fixture| { &fixture.prog } |prog: &Prog| assert_ne!(prog.id().unwrap(), 0);
+    info => &["OBJ_GET_INFO_BY_FD"], |fixture| { &fixture.map } |map: &Map| assert_ne!(map.info().unwrap().id, 0);
+    lookup => &["MAP_LOOKUP_ELEM"], |fixture| { fixture.map.elements::<u32, u64>().unwrap() }
         |elems: Elements<u32, u64, &Map>| assert_eq!(elems.lookup(&1).unwrap(), Some(1));
-    update => &["MAP_UPDATE_ELEM"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+    update => &["MAP_UPDATE_ELEM"], |fixture| { fixture.map.elements::<u32, u64>().unwrap() }
         |elems: Elements<u32, u64, &Map>| elems.update(&1, &1, ElemFlags::ANY).unwrap();
-    delete => &["MAP_DELETE_ELEM"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+    delete => &["MAP_DELETE_ELEM"], |fixture| { fixture.map.elements::<u32, u64>().unwrap() }
         |elems: Elements<u32, u64, &Map>| assert!(elems.delete(&1).unwrap());
-    typed => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map }
+    typed => &["OBJ_GET_INFO_BY_FD"], |fixture| { &fixture.map }
         |map: &Map| assert!(map.elements::<u32, u64>().is_ok());
-    try_from => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.try_clone().unwrap().into() }
+    try_from => &["MAP_LOOKUP_BATCH"], |fixture| { fixture.map.try_clone().unwrap().into() }
         |fd: OwnedFd| forget(Map::try_from(fd).unwrap());
-    test_run => &["PROG_TEST_RUN"], |scene| { &scene.prog }
+    test_run => &["PROG_TEST_RUN"], |fixture| { &fixture.prog }
         |prog: &Prog| assert_eq!(prog.test_run(TestRun::new().data_in(&[0; 64])).unwrap().retval, 0);
-    test_run_with_context => &["OBJ_GET_INFO_BY_FD", "PROG_TEST_RUN"], |scene| { &scene.prog }
+    test_run_with_context => &["OBJ_GET_INFO_BY_FD", "PROG_TEST_RUN"], |fixture| { &fixture.prog }
         |prog: &Prog| {
             let mut context = [0; 8];
             let run = TestRun::new().data_in(&[0; 64]).ctx_in(&mut context);
             assert_eq!(prog.test_run(run).unwrap().retval, 0);
         };
-    bind_map => &["PROG_BIND_MAP"], |scene| { (&scene.prog, &scene.map) }
+    bind_map => &["PROG_BIND_MAP"], |fixture| { (&fixture.prog, &fixture.map) }
         |(prog, map): (&Prog, &Map)| prog.bind_map(map).unwrap();
-    map_ids => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog }
+    map_ids => &["OBJ_GET_INFO_BY_FD"], |fixture| { &fixture.prog }
         |prog: &Prog| assert!(prog.map_ids().unwrap().is_empty());
-    is_same_object => &["OBJ_GET_INFO_BY_FD", "OBJ_GET_INFO_BY_FD"], |scene| { (&scene.map, &scene.prog) }
+    is_same_object => &["OBJ_GET_INFO_BY_FD", "OBJ_GET_INFO_BY_FD"], |fixture| { (&fixture.map, &fixture.prog) }
         |(map, prog): (&Map, &Prog)| assert!(!map.is_same_object(prog).unwrap());
     ids => &["PROG_GET_NEXT_ID"], |_scene| { Prog::ids() }
         |mut ids: Ids<Prog>| assert!(ids.next().unwrap().is_ok());
-    by_id => &["MAP_GET_FD_BY_ID", "close"], |scene| { scene.map.id().unwrap() }
+    by_id => &["MAP_GET_FD_BY_ID", "close"], |fixture| { fixture.map.id().unwrap() }
         |id| drop(Map::from_id_with(id, Access::ReadOnly).unwrap());
     btf_id => &["OBJ_GET_INFO_BY_FD"], |_scene| { btf_object() }
         |btf: Btf| { assert_ne!(btf.id().unwrap(), 0); forget(btf) };
-    btf_by_id => &["BTF_GET_FD_BY_ID", "close"], |_scene| { held_btf() }
+    btf_by_id => &["BTF_GET_FD_BY_ID", "close"], |_scene| { leaked_btf_id() }
         |id| drop(Btf::from_id(id).unwrap());
 
-    dir_open => &["open", "fstatfs", "close"], |scene| { scene.fs.root() }
+    dir_open => &["open", "fstatfs", "close"], |fixture| { fixture.fs.root() }
         |path| drop(PinDir::open(path).unwrap());
-    dir_open_dir => &["openat2", "close"], |scene| { scene.dir() }
+    dir_open_dir => &["openat2", "close"], |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.open_dir("sub").unwrap()); forget(dir) };
-    dir_pin_first => &["first OBJ_PIN_AT"], |scene| { (scene.first_dir(), &scene.map) }
+    dir_pin_first => &["first OBJ_PIN_AT"], |fixture| { (fixture.first_dir(), &fixture.map) }
         |(dir, map): (PinDir, &Map)| { dir.pin(map, "new").unwrap(); forget(dir) };
-    dir_pin => &["OBJ_PIN_AT"], |scene| { (scene.dir(), &scene.map) }
+    dir_pin => &["OBJ_PIN_AT"], |fixture| { (fixture.dir(), &fixture.map) }
         |(dir, map): (PinDir, &Map)| { dir.pin(map, "new").unwrap(); forget(dir) };
-    dir_open_first => &["first OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |scene| { scene.first_dir() }
+    dir_open_first => &["first OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |fixture| { fixture.first_dir() }
         |dir: PinDir| { drop(dir.get::<Map>("map").unwrap()); forget(dir) };
-    dir_open_map => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |scene| { scene.dir() }
+    dir_open_map => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.get::<Map>("map").unwrap()); forget(dir) };
-    dir_open_map_read_only => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |scene| { scene.dir() }
+    dir_open_map_read_only => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.get_with::<Map>("map", Access::ReadOnly).unwrap()); forget(dir) };
-    dir_open_prog => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_prog => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.get::<Prog>("prog").unwrap()); forget(dir) };
-    dir_open_link => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_link => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.get::<Link>("link").unwrap()); forget(dir) };
-    dir_open_any_map => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_any_map => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.get::<bpf_pin::Object>("map").unwrap()); forget(dir) };
-    dir_open_any_prog => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_any_prog => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.get::<bpf_pin::Object>("prog").unwrap()); forget(dir) };
-    dir_open_any_link => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_any_link => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.get::<bpf_pin::Object>("link").unwrap()); forget(dir) };
-    dir_open_with_info_map => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_with_info_map => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.open_with_info("map").unwrap()); forget(dir) };
-    dir_open_with_info_prog => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_with_info_prog => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.open_with_info("prog").unwrap()); forget(dir) };
-    dir_open_with_info_link => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+    dir_open_with_info_link => DIR_OPEN_BY_INFO, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.open_with_info("link").unwrap()); forget(dir) };
-    dir_identity => HOLDER, |scene| { scene.dir() }
+    dir_identity => HOLDER, |fixture| { fixture.dir() }
         |dir: PinDir| { assert_ne!(dir.identity("link").unwrap().id, 0); forget(dir) };
     dir_remove => &["OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "unlink", "close"],
-        |scene| { (scene.dir(), &scene.prog) }
+        |fixture| { (fixture.dir(), &fixture.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.unpin(prog, "prog").unwrap(); forget(dir) };
-    dir_unlink => &["unlink"], |scene| { scene.dir() }
+    dir_unlink => &["unlink"], |fixture| { fixture.dir() }
         |dir: PinDir| { dir.unlink("link").unwrap(); forget(dir) };
-    dir_remove_dir => &["rmdir"], |scene| { scene.dir() }
+    dir_remove_dir => &["rmdir"], |fixture| { fixture.dir() }
         |dir: PinDir| { dir.remove_dir("sub").unwrap(); forget(dir) };
-    dir_link => &["linkat"], |scene| { scene.dir() }
+    dir_link => &["linkat"], |fixture| { fixture.dir() }
         |dir: PinDir| { dir.link("map", "again").unwrap(); forget(dir) };
-    dir_rename => &["renameat2"], |scene| { scene.dir() }
+    dir_rename => &["renameat2"], |fixture| { fixture.dir() }
         |dir: PinDir| { dir.rename("map", "renamed").unwrap(); forget(dir) };
-    dir_replace_first => &["open", "getrandom", "fcntl", "OBJ_PIN_AT", "renameat2"], |scene| { (scene.dir(), &scene.prog) }
+    dir_replace_first => &["open", "getrandom", "fcntl", "OBJ_PIN_AT", "renameat2"], |fixture| { (fixture.dir(), &fixture.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
-    dir_replace => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.replaced_before(), &scene.prog) }
+    dir_replace => &["OBJ_PIN_AT", "renameat2"], |fixture| { (fixture.replaced_before(), &fixture.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
-    dir_replace_nothing => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.replaced_before(), &scene.prog) }
+    dir_replace_nothing => &["OBJ_PIN_AT", "renameat2"], |fixture| { (fixture.replaced_before(), &fixture.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "new").unwrap(); forget(dir) };
     dir_replace_keeping_mode => &["OBJ_PIN_AT", "lstat", "lstat", "renameat2"],
-        |scene| { (scene.replaced_before(), &scene.prog) }
+        |fixture| { (fixture.replaced_before(), &fixture.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace_keeping_mode(prog, "map").unwrap(); forget(dir) };
-    dir_metadata => &["lstat"], |scene| { scene.dir() }
+    dir_metadata => &["lstat"], |fixture| { fixture.dir() }
         |dir: PinDir| { assert_ne!(dir.metadata("map").unwrap().inode(), 0); forget(dir) };
-    dir_own_metadata => &["fstat"], |scene| { scene.dir() }
+    dir_own_metadata => &["fstat"], |fixture| { fixture.dir() }
         |dir: PinDir| { assert_ne!(dir.own_metadata().unwrap().inode(), 0); forget(dir) };
-    dir_lock => &["open", "flock", "fstat", "stat"], |scene| { scene.dir() }
+    dir_lock => &["open", "flock", "fstat", "stat"], |fixture| { fixture.dir() }
         |dir: PinDir| { forget(dir.lock(LockMode::Exclusive, Wait::Forever).unwrap()); forget(dir) };
-    dir_lock_held => &["open", "flock", "close"], |scene| { scene.locked() }
+    dir_lock_held => &["open", "flock", "close"], |fixture| { fixture.locked() }
         |(held, dir): (DirLock, PinDir)| { assert!(dir.lock(LockMode::Shared, Wait::No).unwrap().is_none()); forget((held, dir)) };
-    dir_unlock => &["flock", "close"], |scene| { scene.locked() }
+    dir_unlock => &["flock", "close"], |fixture| { fixture.locked() }
         |(held, dir): (DirLock, PinDir)| { drop(held); forget(dir) };
-    dir_clone => &["fcntl"], |scene| { scene.dir() }
+    dir_clone => &["fcntl"], |fixture| { fixture.dir() }
         |dir: PinDir| { forget(dir.try_clone().unwrap()); forget(dir) };
-    dir_drop => &["close"], |scene| { scene.dir() } |dir: PinDir| drop(dir);
-    dir_drop_claimed => &["close", "close"], |scene| { scene.replaced_before() } |dir: PinDir| drop(dir);
+    dir_drop => &["close"], |fixture| { fixture.dir() } |dir: PinDir| drop(dir);
+    dir_drop_claimed => &["close", "close"], |fixture| { fixture.replaced_before() } |dir: PinDir| drop(dir);
 };
 
 const DIR_OPEN_BY_INFO: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "close"];
 const HOLDER: &[&str] = &["readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close"];
 
 /// The id of a BTF object that exists as long as the process.
-fn held_btf() -> u32 {
+fn leaked_btf_id() -> u32 {
     let btf = btf_object();
     let id = btf.id().unwrap();
     forget(btf);
@@ -315,21 +315,21 @@ fn held_btf() -> u32 {
 }
 
 /// A directory with an earlier replacement, an object, and the identity of the pin "map".
-fn to_replace(scene: &Scene) -> (PinDir, &Prog, Identity) {
-    let dir = scene.replaced_before();
+fn replacement(fixture: &Fixture) -> (PinDir, &Prog, Identity) {
+    let dir = fixture.replaced_before();
     let seen = dir.identity("map").unwrap();
-    (dir, &scene.prog, seen)
+    (dir, &fixture.prog, seen)
 }
 
 const WITH_EXCHANGE: &[Measured] = measured! {
-    dir_exchange => &["renameat2"], |scene| { scene.dir() }
+    dir_exchange => &["renameat2"], |fixture| { fixture.dir() }
         |dir: PinDir| { dir.exchange("map", "sub").unwrap(); forget(dir) };
     dir_replace_if => &[
             "open", "fcntl", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
             "OBJ_PIN_AT", "renameat2",
             "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink", "fcntl", "close",
         ],
-        |scene| { to_replace(scene) }
+        |fixture| { replacement(fixture) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
 };
 
@@ -339,12 +339,12 @@ const WITHOUT_EXCHANGE: &[Measured] = measured! {
             "OBJ_PIN_AT", "renameat2",
             "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2", "fcntl", "close",
         ],
-        |scene| { to_replace(scene) }
+        |fixture| { replacement(fixture) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
 };
 
 /// The system calls that are counted.
-enum Only {
+enum CountedCalls {
     Bpf,
     /// Each once, even if it is repeated.
     Named,
@@ -359,13 +359,13 @@ fn syscalls() -> ExitCode {
         Some(_) => &[],
     };
     let buffered = elements::WITH_BUFFERS.iter().chain(storage);
-    let buffered = buffered.map(|measured| (measured, Some(Only::Bpf)));
+    let buffered = buffered.map(|measured| (measured, Some(CountedCalls::Bpf)));
     let of_one = match kernel(6, 8).unmet() {
         None => mounts::OF_ONE_MOUNT,
         Some(_) => mounts::OF_ONE_BEFORE,
     };
     let listed = mounts::MEASURED.iter().chain(of_one);
-    let listed = listed.map(|measured| (measured, Some(Only::Named)));
+    let listed = listed.map(|measured| (measured, Some(CountedCalls::Named)));
     compare(bare.chain(buffered).chain(listed), true)
 }
 
@@ -376,11 +376,11 @@ fn syscalls_without_links() -> ExitCode {
 }
 
 fn compare(
-    all: impl Iterator<Item = (&'static Measured, Option<Only>)>,
+    all: impl Iterator<Item = (&'static Measured, Option<CountedCalls>)>,
     follows_links: bool,
 ) -> ExitCode {
     let has_path_fd = kernel(6, 5).unmet().is_none();
-    for (measured, only) in all {
+    for (measured, counted) in all {
         // The standard library reads its hash seed from the kernel once.
         let _ = std::hash::RandomState::new();
         let ready = || {
@@ -388,8 +388,8 @@ fn compare(
                 true => TestFs::new(),
                 false => TestFs::nosymfollow(),
             };
-            let scene: &'static Scene = Box::leak(Box::new(Scene::on(fs)));
-            (measured.prepare)(scene)
+            let fixture: &'static Fixture = Box::leak(Box::new(Fixture::on(fs)));
+            (measured.prepare)(fixture)
         };
         let run = |call: Box<dyn FnOnce()>| {
             call();
@@ -403,10 +403,10 @@ fn compare(
             }
         }
         assert_eq!(tracee.finish().expect("an end"), 0, "{}", measured.name);
-        match only {
+        match counted {
             None => {}
-            Some(Only::Bpf) => seen.retain(|call| call.starts_with(char::is_uppercase)),
-            Some(Only::Named) => {
+            Some(CountedCalls::Bpf) => seen.retain(|call| call.starts_with(char::is_uppercase)),
+            Some(CountedCalls::Named) => {
                 // Calls for memory have no name here.
                 seen.retain(|call| !call.starts_with("syscall"));
                 seen.dedup();
@@ -420,10 +420,10 @@ fn compare(
 }
 
 #[common::test(ROOT)]
-fn success_paths_allocate_nothing() -> Outcome {
+fn successful_calls_allocate_nothing() -> Outcome {
     for measured in measured() {
-        let scene = Scene::new();
-        let call = (measured.prepare)(&scene);
+        let fixture = Fixture::new();
+        let call = (measured.prepare)(&fixture);
         let _ = std::hash::RandomState::new();
         let ((), used) = count_allocations(call);
         assert_eq!(used.count, 0, "{}", measured.name);

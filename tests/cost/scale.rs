@@ -16,14 +16,14 @@ const LEAST: usize = 30_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs a call. Returns what it allocates and how long it takes.
-fn measured(call: impl FnOnce()) -> (Allocations, Duration) {
+fn measure(call: impl FnOnce()) -> (Allocations, Duration) {
     let begun = Instant::now();
     let ((), used) = count_allocations(call);
-    assert_eq!(used.bytes, 0, "all of it was given back");
+    assert_eq!(used.bytes, 0, "all memory is freed");
     (used, begun.elapsed())
 }
 
-fn name(number: usize) -> String {
+fn pin_name(number: usize) -> String {
     format!("pin{number:06}")
 }
 
@@ -39,8 +39,8 @@ fn directory_with(
     for number in 0..most {
         // One in ten has its own inode.
         match number % 10 {
-            0 => dir.pin(&map, name(number))?,
-            _ => dir.link(name(number - number % 10), name(number))?,
+            0 => dir.pin(&map, pin_name(number))?,
+            _ => dir.link(pin_name(number - number % 10), pin_name(number))?,
         }
         if number >= LEAST && number % 1000 == 999 && begun.elapsed() > PATIENCE {
             return Ok((dir, number + 1));
@@ -50,7 +50,7 @@ fn directory_with(
 }
 
 #[common::test(PINS)]
-fn a_hundred_thousand_pins_cost_what_ten_do() -> Outcome {
+fn a_hundred_thousand_pins_cost_no_more_than_ten() -> Outcome {
     let fs = TestFs::new();
     let root = PinDir::create(fs.at("scale"), 0o700)?;
     let (few, _) = directory_with(&root, "few", FEW)?;
@@ -80,7 +80,7 @@ fn compare_opens(few: &PinDir, many: &PinDir, most: usize) -> Outcome {
     // Far apart, and each time another one.
     let stride = 7919;
     let names: Vec<_> = (0..OPENS)
-        .map(|n| (name(n % FEW), name(n * stride % most)))
+        .map(|n| (pin_name(n % FEW), pin_name(n * stride % most)))
         .collect();
     let open = |dir: &PinDir, name: &str| {
         let begun = Instant::now();
@@ -88,14 +88,14 @@ fn compare_opens(few: &PinDir, many: &PinDir, most: usize) -> Outcome {
     };
     let mut ratio = f64::INFINITY;
     for _ in 0..TRIES {
-        let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
+        let (mut of_few, mut for_many) = (Vec::new(), Vec::new());
         for (a, b) in &names {
             of_few.push(open(few, a)?.0);
-            of_many.push(open(many, b)?.0);
+            for_many.push(open(many, b)?.0);
         }
-        let (of_few, of_many) = (median(of_few), median(of_many));
-        ratio = of_many.as_secs_f64() / of_few.as_secs_f64();
-        println!("open among {FEW}: {of_few:?}, among {most}: {of_many:?}, {ratio:.2} times");
+        let (of_few, for_many) = (median(of_few), median(for_many));
+        ratio = for_many.as_secs_f64() / of_few.as_secs_f64();
+        println!("open among {FEW}: {of_few:?}, among {most}: {for_many:?}, {ratio:.2} times");
         if ratio <= BOUND {
             return Ok(());
         }
@@ -109,21 +109,21 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 /// The number in a name of this test, without allocating.
-fn number(name: &std::ffi::OsStr) -> usize {
+fn pin_number(name: &std::ffi::OsStr) -> usize {
     let digits = name.to_str().and_then(|name| name.strip_prefix("pin"));
     digits
         .and_then(|digits| digits.parse().ok())
-        .expect("one of ours")
+        .expect("a name of this test")
 }
 
 fn compare_reads(some: &PinDir, many: &PinDir, most: usize) {
     let read = |dir: &PinDir, most: usize| {
         let mut seen = vec![false; most];
-        let (used, time) = measured(|| {
+        let (used, time) = measure(|| {
             for entry in dir.entries().expect("a readable directory") {
                 let entry = entry.expect("an entry");
                 assert_eq!(entry.entry_type(), EntryType::Pin);
-                let number = number(entry.name());
+                let number = pin_number(entry.name());
                 assert!(!seen[number], "{number} is seen twice");
                 seen[number] = true;
             }
@@ -132,16 +132,16 @@ fn compare_reads(some: &PinDir, many: &PinDir, most: usize) {
         println!("entries() of {most}: {used:?}, {time:?}");
         used
     };
-    let of_some = read(some, SOME);
-    assert_eq!(read(many, most), of_some);
-    assert!(of_some.peak_bytes < 128 * 1024, "{of_some:?}");
+    let for_some = read(some, SOME);
+    assert_eq!(read(many, most), for_some);
+    assert!(for_some.peak_bytes < 128 * 1024, "{for_some:?}");
 }
 
 /// Walks twice: everything, and without the largest directory.
 fn compare_walks(root: &PinDir, most: usize) -> Outcome {
     let walk = |skipped: Option<&str>, expected: usize| {
         let mut count = 0;
-        let (used, time) = measured(|| {
+        let (used, time) = measure(|| {
             let mut walk = root.walk().expect("a readable directory");
             while let Some(entry) = walk.next() {
                 let entry = entry.expect("an entry");
@@ -155,22 +155,22 @@ fn compare_walks(root: &PinDir, most: usize) -> Outcome {
         println!("walk() of {expected}: {used:?}, {time:?}");
         used
     };
-    let of_some = walk(Some("many"), FEW + SOME);
-    let of_many = walk(Some("some"), FEW + most);
-    assert_eq!(of_many, of_some);
-    let of_all = walk(None, FEW + SOME + most);
-    assert_eq!(of_all.peak_bytes, of_some.peak_bytes);
+    let for_some = walk(Some("many"), FEW + SOME);
+    let for_many = walk(Some("some"), FEW + most);
+    assert_eq!(for_many, for_some);
+    let for_all = walk(None, FEW + SOME + most);
+    assert_eq!(for_all.peak_bytes, for_some.peak_bytes);
     Ok(())
 }
 
 fn compare_removals(root: &PinDir, most: usize) {
     let remove = |name: &str, count: usize| {
-        let (used, time) = measured(|| root.remove_dir_all(name).expect("a removable directory"));
+        let (used, time) = measure(|| root.remove_dir_all(name).expect("a removable directory"));
         println!("remove_dir_all() of {count}: {used:?}, {time:?}");
         used
     };
-    let (of_some, of_many) = (remove("some", SOME), remove("many", most));
-    assert_eq!(of_many.peak_bytes, of_some.peak_bytes);
+    let (for_some, for_many) = (remove("some", SOME), remove("many", most));
+    assert_eq!(for_many.peak_bytes, for_some.peak_bytes);
     // Batches end in different places, because names are removed while they are read.
-    assert!(of_many.count <= of_some.count + 4);
+    assert!(for_many.count <= for_some.count + 4);
 }

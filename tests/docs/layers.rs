@@ -36,7 +36,7 @@ fn every_module_uses_only_the_layers_below_it() -> Outcome {
     let found: Vec<_> = SOURCES
         .iter()
         .filter(|(file, _)| *file != "lib.rs")
-        .flat_map(|(file, source)| upward(file, source))
+        .flat_map(|(file, source)| uses_of_higher_layers(file, source))
         .collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
     Ok(())
@@ -51,8 +51,8 @@ fn every_file_belongs_to_a_layer() -> Outcome {
 }
 
 #[common::test]
-fn a_use_of_a_higher_layer_is_found() -> Outcome {
-    let found = |source| upward("map/spec.rs", source).len();
+fn a_use_of_a_higher_layer_is_reported() -> Outcome {
+    let found = |source| uses_of_higher_layers("map/spec.rs", source).len();
     assert_eq!(
         found("use crate::error::Error;\nfn f() { crate::sys::close() }"),
         0
@@ -87,7 +87,7 @@ fn height(layer: &str) -> usize {
 }
 
 /// The uses of higher layers in a file, except in its docs.
-fn upward(file: &str, source: &str) -> Vec<String> {
+fn uses_of_higher_layers(file: &str, source: &str) -> Vec<String> {
     let own = height(layer_of(file));
     // Unit tests may use the whole crate.
     let source = source.split("#[cfg(test)]").next().unwrap_or(source);

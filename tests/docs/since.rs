@@ -70,7 +70,7 @@ const TRACER: &[Need] = &[
 ];
 
 /// The wrong claims of a file.
-fn wrong(file: &str, source: &str) -> Vec<String> {
+fn wrong_claims(file: &str, source: &str) -> Vec<String> {
     let mut wrong = vec![];
     for claim in claims(file, source) {
         let (version, text) = (claim.version, &claim.text);
@@ -86,7 +86,7 @@ fn wrong(file: &str, source: &str) -> Vec<String> {
                     |(words, of): &&(&str, Version)| *of == version && text.contains(words);
                 if BEHAVIOUR.iter().find(is_known).is_none() {
                     wrong.push(format!(
-                        "{}: Linux {version}, held by nothing: {text}",
+                        "{}: Linux {version}, verified by nothing: {text}",
                         claim.place
                     ));
                 }
@@ -97,7 +97,7 @@ fn wrong(file: &str, source: &str) -> Vec<String> {
 }
 
 #[common::test]
-fn the_docs_say_what_the_tables_say() -> Outcome {
+fn documented_releases_match_the_tables() -> Outcome {
     let found: usize = SOURCES
         .iter()
         .map(|(file, source)| claims(file, source).len())
@@ -105,7 +105,7 @@ fn the_docs_say_what_the_tables_say() -> Outcome {
     assert!(found > 200, "{found} claims are found");
     let all: Vec<_> = SOURCES
         .iter()
-        .flat_map(|(file, source)| wrong(file, source))
+        .flat_map(|(file, source)| wrong_claims(file, source))
         .collect();
     if all.is_empty() {
         return Ok(());
@@ -114,52 +114,52 @@ fn the_docs_say_what_the_tables_say() -> Outcome {
 }
 
 #[common::test]
-fn a_wrong_claim_is_told() -> Outcome {
-    let told = |source: &str| wrong("file.rs", source).len();
+fn a_wrong_release_is_reported() -> Outcome {
+    let count_problems = |source: &str| wrong_claims("file.rs", source).len();
     assert_eq!(
-        told("/// `BPF_OBJ_GET`: opens. Linux 4.4.\nfn open() {}"),
+        count_problems("/// `BPF_OBJ_GET`: opens. Linux 4.4.\nfn open() {}"),
         0
     );
     assert_eq!(
-        told("/// `BPF_OBJ_GET`: opens. Linux 4.5.\nfn open() {}"),
+        count_problems("/// `BPF_OBJ_GET`: opens. Linux 4.5.\nfn open() {}"),
         1
     );
     let flag = "/// Fast. Linux 6.4.\nconst FAST = abi::BPF_F_LINK;";
-    assert_eq!(told(flag), 0);
-    assert_eq!(told(&flag.replace("6.4", "6.5")), 1);
+    assert_eq!(count_problems(flag), 0);
+    assert_eq!(count_problems(&flag.replace("6.4", "6.5")), 1);
     let info = "/// `struct bpf_map_info`: tells. Linux 4.13.\npub struct MapInfo {\n\
         /// The type.\npub id: u32,\n\
         /// Linux 4.15.\npub name: ObjName,\n}";
-    assert_eq!(told(info), 0);
-    assert_eq!(told(&info.replace("4.15", "4.14")), 1);
+    assert_eq!(count_problems(info), 0);
+    assert_eq!(count_problems(&info.replace("4.15", "4.14")), 1);
     assert_eq!(
-        told(&info.replace("/// Linux 4.15.\n", "")),
+        count_problems(&info.replace("/// Linux 4.15.\n", "")),
         1,
         "it is not as old as the struct"
     );
-    assert_eq!(told("/// Does wonders. Linux 6.7.\nfn f() {}"), 1);
+    assert_eq!(count_problems("/// Does wonders. Linux 6.7.\nfn f() {}"), 1);
     assert_eq!(
-        told("/// Charged to `RLIMIT_MEMLOCK` before Linux 5.11.\nfn f() {}"),
+        count_problems("/// Charged to `RLIMIT_MEMLOCK` before Linux 5.11.\nfn f() {}"),
         0
     );
     Ok(())
 }
 
 #[common::test]
-fn no_section_of_the_docs_is_empty() -> Outcome {
-    let lost: Vec<_> = SOURCES
+fn every_section_of_the_docs_has_text() -> Outcome {
+    let unrendered: Vec<_> = SOURCES
         .iter()
-        .flat_map(|(file, source)| sections::lost(file, source))
+        .flat_map(|(file, source)| sections::unrendered(file, source))
         .collect();
-    assert_eq!(lost, [""; 0]);
+    assert_eq!(unrendered, [""; 0]);
     Ok(())
 }
 
 #[common::test]
-fn a_section_that_is_lost_is_told() -> Outcome {
-    let told = |docs: &str| sections::lost("file.rs", docs).len();
+fn a_section_without_text_is_reported() -> Outcome {
+    let count_problems = |docs: &str| sections::unrendered("file.rs", docs).len();
     let errors = |line: &str| {
-        told(&format!(
+        count_problems(&format!(
             "/// Opens.\n///\n/// # Errors\n///\n{line}fn open() {{}}"
         ))
     };
@@ -183,9 +183,12 @@ fn a_section_that_is_lost_is_told() -> Outcome {
     assert_eq!(errors(""), 1);
     assert_eq!(errors("/// # Examples\n///\n/// None.\n"), 1);
     assert_eq!(
-        told("/// Opens.\n///\n/// [`Map`]: ENOENT.\nfn open() {}"),
+        count_problems("/// Opens.\n///\n/// [`Map`]: ENOENT.\nfn open() {}"),
         1
     );
-    assert_eq!(told("/// ```\n/// # Ok(())\n/// ```\nfn open() {}"), 0);
+    assert_eq!(
+        count_problems("/// ```\n/// # Ok(())\n/// ```\nfn open() {}"),
+        0
+    );
     Ok(())
 }

@@ -362,7 +362,7 @@ fn an_error_names_the_expected_and_the_given_size() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.elements::<[u8], [u8]>()?;
     elems.update(&[1; 4], &[1; 8], ElemFlags::ANY)?;
-    let refused = |result: bpf_pin::Result<bool>, what, expected, found| {
+    let assert_size_rejected = |result: bpf_pin::Result<bool>, what, expected, found| {
         let error = result.expect_err("a wrong size");
         let size = Cause::Size {
             what,
@@ -377,27 +377,27 @@ fn an_error_names_the_expected_and_the_given_size() -> Outcome {
     let put = |key: &[u8], value: &[u8]| elems.update(key, value, any).map(|()| true);
     for found in [0, 3, 5, 4096] {
         let key = vec![1; found];
-        refused(
+        assert_size_rejected(
             elems.lookup_into(&key, &mut [0; 8], ElemFlags::ANY),
             "key",
             4,
             found,
         );
-        refused(put(&key, &[0; 8]), "key", 4, found);
-        refused(elems.delete(&key), "key", 4, found);
-        refused(elems.next_key(Some(&key), &mut [0; 4]), "key", 4, found);
-        refused(elems.next_key(None, &mut vec![1; found]), "key", 4, found);
+        assert_size_rejected(put(&key, &[0; 8]), "key", 4, found);
+        assert_size_rejected(elems.delete(&key), "key", 4, found);
+        assert_size_rejected(elems.next_key(Some(&key), &mut [0; 4]), "key", 4, found);
+        assert_size_rejected(elems.next_key(None, &mut vec![1; found]), "key", 4, found);
     }
     for found in [0, 7, 9, 4096] {
         let mut value = vec![0xaa; found];
-        refused(
+        assert_size_rejected(
             elems.lookup_into(&[1; 4], &mut value, ElemFlags::ANY),
             "value",
             8,
             found,
         );
         assert!(value.iter().all(|byte| *byte == 0xaa));
-        refused(put(&[1; 4], &value), "value", 8, found);
+        assert_size_rejected(put(&[1; 4], &value), "value", 8, found);
     }
     let mut value = [0; 8];
     assert!(elems.lookup_into(&[1; 4], &mut value, ElemFlags::ANY)?);

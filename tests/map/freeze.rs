@@ -12,7 +12,7 @@ use rustix::thread::CapabilitySet;
 
 const BPF: &[Need] = &[cap::BPF];
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
-const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const SWITCH_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
 fn array() -> bpf_pin::Result<Map> {
     MapSpec::new(MapType::ARRAY, 4, 8, 4)
@@ -101,7 +101,7 @@ fn freezing_a_read_only_map_depends_on_the_kernel() -> Outcome {
     Ok(())
 }
 
-#[common::test(OTHERS)]
+#[common::test(SWITCH_USER)]
 fn freezing_without_cap_bpf_depends_on_the_kernel() -> Outcome {
     let map = hash();
     as_user(CapabilitySet::empty(), || -> Outcome {
@@ -125,7 +125,7 @@ fn freezing_without_cap_bpf_depends_on_the_kernel() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_filtered_command_is_not_taken_for_a_frozen_map() -> Outcome {
+fn a_denied_command_does_not_mean_a_frozen_map() -> Outcome {
     let map = hash();
     with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_FREEZE),

@@ -24,10 +24,10 @@ const STRUCT_OPS: &[Need] = &[
     cap::PERFMON,
     Need::Feature(Feature::StructOps),
 ];
-const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const SWITCH_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const NO_ADMIN: &[Need] = &[without(cap::SYS_ADMIN)];
 
-#[common::test(OTHERS)]
+#[common::test(SWITCH_USER)]
 fn opening_by_id_requires_a_capability() -> Outcome {
     as_user(CapabilitySet::BPF, opening_by_id_as_a_user_fails)
 }
@@ -111,7 +111,7 @@ fn flags_are_reported_by_info() -> Outcome {
 }
 
 /// A known seed lets a user choose keys that collide, so it requires root.
-#[common::test(OTHERS)]
+#[common::test(SWITCH_USER)]
 fn a_zero_seed_requires_root() -> Outcome {
     let spec = MapSpec::new(MapType::HASH, 4, 8, 4).flags(MapFlags::ZERO_SEED);
     assert_eq!(spec.create()?.info()?.flags, MapFlags::ZERO_SEED);

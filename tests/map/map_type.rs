@@ -14,7 +14,7 @@ use common::*;
 use rustix::thread::CapabilitySet;
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
-const OTHERS_NEEDS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const SWITCH_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const NO_BPF: &[Need] = &[without(cap::BPF)];
 const KERNELS_BTF: &[Need] = &[
     cap::SYS_ADMIN,
@@ -22,7 +22,7 @@ const KERNELS_BTF: &[Need] = &[
     Need::Feature(Feature::StructOps),
 ];
 
-#[common::test(OTHERS_NEEDS)]
+#[common::test(SWITCH_USER)]
 fn each_type_requires_its_capability() -> Outcome {
     as_user(CapabilitySet::BPF, with_cap_bpf)?;
     as_user(
@@ -33,7 +33,7 @@ fn each_type_requires_its_capability() -> Outcome {
 
 /// The capability that creating maps of a type requires.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Asks {
+enum Requires {
     Nothing,
     Bpf,
     NetAdmin,
@@ -51,12 +51,12 @@ struct Row {
     added: MapFlags,
     extra: u64,
     since: (u32, u32),
-    capability: Asks,
+    capability: Requires,
 }
 
 /// All types that a stock kernel creates without BTF.
 fn rows() -> Vec<Row> {
-    use Asks::{Bpf, NetAdmin, Nothing};
+    use Requires::{Bpf, NetAdmin, Nothing};
 
     // SAFETY: sysconf takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
@@ -177,7 +177,7 @@ fn struct_ops() -> Outcome<Row> {
         added: MapFlags::empty(),
         extra: 0,
         since: (5, 6),
-        capability: Asks::Bpf,
+        capability: Requires::Bpf,
     })
 }
 
@@ -334,8 +334,8 @@ fn types_with_btf_can_be_created() -> Outcome {
 fn with_cap_bpf() -> Outcome {
     for row in rows().iter().filter(|row| row.is_known()) {
         match row.capability {
-            Asks::NetAdmin => row.assert_lacks(row.create(), Capability::NetAdmin),
-            Asks::Nothing | Asks::Bpf => drop(row.create()?),
+            Requires::NetAdmin => row.assert_lacks(row.create(), Capability::NetAdmin),
+            Requires::Nothing | Requires::Bpf => drop(row.create()?),
         }
     }
     Ok(())
@@ -348,9 +348,9 @@ fn each_type_requires_its_capability_of_this_user() -> Outcome {
     for row in rows().iter().filter(|row| row.is_known()) {
         match row.capability {
             _ if disabled => row.assert_lacks(row.create(), Capability::Bpf),
-            Asks::Bpf => row.assert_lacks(row.create(), Capability::Bpf),
-            Asks::NetAdmin => row.assert_lacks(row.create(), Capability::NetAdmin),
-            Asks::Nothing => drop(row.create()?),
+            Requires::Bpf => row.assert_lacks(row.create(), Capability::Bpf),
+            Requires::NetAdmin => row.assert_lacks(row.create(), Capability::NetAdmin),
+            Requires::Nothing => drop(row.create()?),
         }
     }
     Ok(())

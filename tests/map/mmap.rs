@@ -230,7 +230,7 @@ fn a_mapping_outlives_the_descriptor_and_the_pin() -> Outcome {
 
 #[common::test(BPF)]
 fn other_maps_are_rejected() -> Outcome {
-    let refused = |map: &Map| {
+    let assert_rejected = |map: &Map| {
         let map_type = map.info().unwrap().map_type;
         for error in [
             map.mmap::<AtomicU64>().expect_err("no array to be mapped"),
@@ -244,13 +244,13 @@ fn other_maps_are_rejected() -> Outcome {
     };
     // SAFETY: sysconf takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
-    refused(&MapSpec::new(MapType::ARRAY, 4, 8, 4).create()?);
-    refused(&MapSpec::new(MapType::HASH, 4, 8, 4).create()?);
-    refused(&MapSpec::new(MapType::PERCPU_ARRAY, 4, 8, 4).create()?);
-    refused(&MapSpec::new(MapType::RINGBUF, 0, 0, page).create()?);
+    assert_rejected(&MapSpec::new(MapType::ARRAY, 4, 8, 4).create()?);
+    assert_rejected(&MapSpec::new(MapType::HASH, 4, 8, 4).create()?);
+    assert_rejected(&MapSpec::new(MapType::PERCPU_ARRAY, 4, 8, 4).create()?);
+    assert_rejected(&MapSpec::new(MapType::RINGBUF, 0, 0, page).create()?);
     let arena = MapSpec::new(MapType::ARENA, 0, 0, 4).flags(MapFlags::MMAPABLE);
     match arena.create() {
-        Ok(arena) => refused(&arena),
+        Ok(arena) => assert_rejected(&arena),
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}"),
     }
     Ok(())
@@ -258,7 +258,7 @@ fn other_maps_are_rejected() -> Outcome {
 
 #[common::test(BPF)]
 fn values_of_other_sizes_are_rejected() -> Outcome {
-    fn refused<T: Atom>(value_size: u32) -> Outcome {
+    fn assert_rejected<T: Atom>(value_size: u32) -> Outcome {
         let error = array(value_size, 4)?.mmap::<T>().expect_err("no multiple");
         let is_size = matches!(
             error.cause(),
@@ -277,11 +277,11 @@ fn values_of_other_sizes_are_rejected() -> Outcome {
             .to_string()
             .ends_with(": value_size is 12, not a multiple of 8, the atomic's size")
     );
-    refused::<AtomicU64>(4)?;
-    refused::<AtomicU64>(12)?;
-    refused::<AtomicU32>(6)?;
-    refused::<AtomicU16>(5)?;
-    refused::<LoadOnly<AtomicU32>>(1)?;
+    assert_rejected::<AtomicU64>(4)?;
+    assert_rejected::<AtomicU64>(12)?;
+    assert_rejected::<AtomicU32>(6)?;
+    assert_rejected::<AtomicU16>(5)?;
+    assert_rejected::<LoadOnly<AtomicU32>>(1)?;
     Ok(())
 }
 

@@ -192,7 +192,7 @@ fn a_program_with_other_properties_is_rejected() -> Outcome {
 #[common::test(BPF)]
 fn objects_of_the_wrong_kind_are_rejected() -> Outcome {
     #[track_caller]
-    fn refused<T>(result: Result<T, bpf_pin::Error>) {
+    fn assert_unsupported_type<T>(result: Result<T, bpf_pin::Error>) {
         let error = result.err().expect("another kind of map");
         assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
         assert_eq!(error.raw_os_error(), None);
@@ -201,10 +201,10 @@ fn objects_of_the_wrong_kind_are_rejected() -> Outcome {
     let (stages, hash, inner) = (spec(1).create()?, hash(), hash());
     let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).inner_map(&inner);
     let outer = outer.create()?;
-    refused(hash.elements::<u32, Prog>());
-    refused(stages.elements::<u32, Map>());
-    refused(outer.elements::<u32, Prog>());
-    refused(outer.elements::<u32, Descriptor>());
+    assert_unsupported_type(hash.elements::<u32, Prog>());
+    assert_unsupported_type(stages.elements::<u32, Map>());
+    assert_unsupported_type(outer.elements::<u32, Prog>());
+    assert_unsupported_type(outer.elements::<u32, Descriptor>());
 
     // Keys are checked too, and the error returns the map.
     let id = stages.id()?;

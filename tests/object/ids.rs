@@ -17,10 +17,10 @@ use rustix::thread::CapabilitySet;
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const BPF: &[Need] = &[cap::BPF];
-const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const SWITCH_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const NO_BPF: &[Need] = &[without(cap::BPF)];
 
-#[common::test(OTHERS)]
+#[common::test(SWITCH_USER)]
 fn ids_need_more_than_cap_bpf() -> Outcome {
     as_user(CapabilitySet::BPF, ids_and_from_id_need_cap_sys_admin)
 }

@@ -20,19 +20,19 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
 /// Opens the pin at `path` as every type. All but those of `kind` must be rejected.
-fn opens_only_as(kind: Kind, path: &std::path::Path) -> Outcome {
-    one(kind, Kind::Map, Map::open(path).map(drop))?;
-    one(kind, Kind::Prog, Prog::open(path).map(drop))?;
-    one(kind, Kind::Link, Link::open(path).map(drop))?;
-    one(kind, Kind::Map, PinnedMap::open(path).map(drop))?;
-    one(kind, Kind::Prog, PinnedProg::open(path).map(drop))?;
-    one(kind, Kind::Link, PinnedLink::open(path).map(drop))?;
+fn assert_opens_only_as(kind: Kind, path: &std::path::Path) -> Outcome {
+    check_open(kind, Kind::Map, Map::open(path).map(drop))?;
+    check_open(kind, Kind::Prog, Prog::open(path).map(drop))?;
+    check_open(kind, Kind::Link, Link::open(path).map(drop))?;
+    check_open(kind, Kind::Map, PinnedMap::open(path).map(drop))?;
+    check_open(kind, Kind::Prog, PinnedProg::open(path).map(drop))?;
+    check_open(kind, Kind::Link, PinnedLink::open(path).map(drop))?;
     assert_eq!(Object::open(path)?.kind(), kind);
     assert_eq!(PinnedObject::open(path)?.kind(), kind);
     Ok(())
 }
 
-fn one(kind: Kind, expected: Kind, opened: Result<(), Error>) -> Outcome {
+fn check_open(kind: Kind, expected: Kind, opened: Result<(), Error>) -> Outcome {
     if kind == expected {
         return Ok(opened?);
     }
@@ -51,8 +51,8 @@ fn maps_and_programs_open_only_as_their_kind() -> Outcome {
     let fs = TestFs::new();
     let (map, prog) = (fs.at("map"), fs.at("prog"));
     let pinned = (hash().pin(&map)?, common::prog().pin(&prog)?);
-    opens_only_as(Kind::Map, &map)?;
-    opens_only_as(Kind::Prog, &prog)?;
+    assert_opens_only_as(Kind::Map, &map)?;
+    assert_opens_only_as(Kind::Prog, &prog)?;
     assert_eq!(Map::open(&map)?.id()?, pinned.0.id()?);
     assert_eq!(Prog::open(&prog)?.id()?, pinned.1.id()?);
     Ok(())
@@ -66,14 +66,14 @@ fn links_open_only_as_links() -> Outcome {
         let made = NetnsLink::new();
         let id = made.link.id()?;
         made.link.pin(&path)?;
-        opens_only_as(Kind::Link, &path)?;
+        assert_opens_only_as(Kind::Link, &path)?;
         assert_eq!(Link::open(&path)?.id()?, id);
         Ok(())
     })
 }
 
 /// Checks that all proofs agree, and that the two proofs without /proc succeed.
-fn agree(fd: impl AsFd, kind: Kind) {
+fn assert_proofs_agree(fd: impl AsFd, kind: Kind) {
     let fd = fd.as_fd();
     assert_eq!(__proof::by_info(fd), Some(kind), "by info");
     assert_eq!(__proof::by_command(fd), Some(kind), "by command");
@@ -109,7 +109,7 @@ fn all_proofs_agree_on_every_map_type() -> Outcome {
     ] {
         // A type that this kernel does not support is EINVAL; the table of types has its own test.
         match spec.create() {
-            Ok(map) => agree(&map, Kind::Map),
+            Ok(map) => assert_proofs_agree(&map, Kind::Map),
             Err(error) => {
                 assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
                 continue;
@@ -124,14 +124,14 @@ fn all_proofs_agree_on_every_map_type() -> Outcome {
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
 fn all_proofs_agree_on_programs_and_links() -> Outcome {
     let fs = TestFs::new();
-    agree(prog(), Kind::Prog);
-    agree(sk_lookup_prog(), Kind::Prog);
+    assert_proofs_agree(prog(), Kind::Prog);
+    assert_proofs_agree(sk_lookup_prog(), Kind::Prog);
     in_network_namespace(|| {
         let made = NetnsLink::new();
         // In /proc a created link has another name than an opened one.
-        agree(&made.link, Kind::Link);
+        assert_proofs_agree(&made.link, Kind::Link);
         made.link.pin(fs.at("link"))?;
-        agree(&Link::open(fs.at("link"))?, Kind::Link);
+        assert_proofs_agree(&Link::open(fs.at("link"))?, Kind::Link);
         Ok(())
     })
 }
@@ -183,9 +183,9 @@ fn proofs_work_without_proc() -> Outcome {
         while std::fs::exists("/proc/self")? {
             unmount("/proc", UnmountFlags::DETACH)?;
         }
-        opens_only_as(Kind::Map, &at("map"))?;
-        opens_only_as(Kind::Prog, &at("prog"))?;
-        opens_only_as(Kind::Link, &at("link"))?;
+        assert_opens_only_as(Kind::Map, &at("map"))?;
+        assert_opens_only_as(Kind::Prog, &at("prog"))?;
+        assert_opens_only_as(Kind::Link, &at("link"))?;
         let fd = OwnedFd::from(File::open("/dev/null")?);
         let (_, error) = Map::try_from(fd).unwrap_err().into_parts();
         assert!(matches!(

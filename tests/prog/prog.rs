@@ -15,10 +15,10 @@ use rustix::thread::CapabilitySet;
 
 const BPF: &[Need] = &[cap::BPF];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::PERFMON];
-const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const SWITCH_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const NO_BPF: &[Need] = &[without(cap::BPF)];
 
-#[common::test(OTHERS)]
+#[common::test(SWITCH_USER)]
 fn each_type_requires_its_capability() -> Outcome {
     as_user(CapabilitySet::BPF, with_cap_bpf)?;
     as_user(

@@ -18,7 +18,7 @@ use rustix::thread::CapabilitySet;
 
 const BPF: &[Need] = &[cap::BPF];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::PERFMON];
-const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const SWITCH_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const STRUCT_OPS: &[Need] = &[
     cap::SYS_ADMIN,
     cap::PERFMON,
@@ -440,7 +440,7 @@ fn types_without_test_runs_are_rejected() -> Outcome {
 }
 
 /// Running a program requires only its descriptor.
-#[common::test(OTHERS)]
+#[common::test(SWITCH_USER)]
 fn a_program_runs_without_privileges() -> Outcome {
     let prog = counting_filter(&counter(MapType::ARRAY)?, 3)?;
     as_user(CapabilitySet::empty(), || match run(&prog, 1) {

@@ -14,14 +14,14 @@ pub const LONG: &str = "BPF_PIN_TESTS_LONG";
 pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 /// A directory for one attack, with our map, a program that replaces it, and the attacker's map.
-pub struct Ground {
+pub struct Fixture {
     pub root: PathBuf,
     pub ours: Map,
     pub new: Prog,
     pub theirs: Map,
 }
 
-impl Ground {
+impl Fixture {
     pub fn new(root: PathBuf) -> Self {
         fs::create_dir(&root).expect("a directory");
         let (ours, new, theirs) = (hash(), prog(), hash());
@@ -48,7 +48,7 @@ impl Ground {
     }
 
     /// Pins the attacker's map under `name`, in place of anything but a directory.
-    pub fn put_theirs(&self, name: &str) {
+    pub fn pin_theirs(&self, name: &str) {
         self.pin(&self.theirs, "put");
         fs::rename(self.at("put"), self.at(name)).expect("a rename");
     }
@@ -57,7 +57,7 @@ impl Ground {
         pinned_identity(&self.at(name)).is_some_and(|holder| holder.id == map.id().unwrap())
     }
 
-    pub fn strays(&self) -> Vec<String> {
+    pub fn hidden_names(&self) -> Vec<String> {
         let names = tree(&self.root).into_keys();
         let hidden = names.filter(|path| is_hidden(path));
         hidden
@@ -78,25 +78,25 @@ pub struct Progress {
 
 impl Progress {
     /// The number of successful calls of this name.
-    pub fn done(&self, name: &str) -> usize {
+    pub fn count_of(&self, name: &str) -> usize {
         self.stops
             .iter()
             .filter(|stop| stop.is_success_of(name))
             .count()
     }
 
-    pub fn has_done(&self, name: &str) -> bool {
-        self.done(name) > 0
+    pub fn has_called(&self, name: &str) -> bool {
+        self.count_of(name) > 0
     }
 }
 
 /// Runs a child once for each of its stops. At that stop `attack` runs, then the child continues to its end,
 /// and `check` examines the result.
 pub fn at_each_stop(
-    prepare: impl Fn(&Ground),
-    run: impl Fn(&Ground, &PinDir) -> bpf_pin::Result<()>,
-    attack: impl Fn(&Ground, &Progress),
-    check: impl Fn(&Ground, &Progress, ChildResult),
+    prepare: impl Fn(&Fixture),
+    run: impl Fn(&Fixture, &PinDir) -> bpf_pin::Result<()>,
+    attack: impl Fn(&Fixture, &Progress),
+    check: impl Fn(&Fixture, &Progress, ChildResult),
 ) {
     let fs = TestFs::new();
     at_each_stop_in(fs.root(), prepare, run, attack, check);
@@ -104,10 +104,10 @@ pub fn at_each_stop(
 
 pub fn at_each_stop_in(
     root: &Path,
-    prepare: impl Fn(&Ground),
-    run: impl Fn(&Ground, &PinDir) -> bpf_pin::Result<()>,
-    attack: impl Fn(&Ground, &Progress),
-    check: impl Fn(&Ground, &Progress, ChildResult),
+    prepare: impl Fn(&Fixture),
+    run: impl Fn(&Fixture, &PinDir) -> bpf_pin::Result<()>,
+    attack: impl Fn(&Fixture, &Progress),
+    check: impl Fn(&Fixture, &Progress, ChildResult),
 ) {
     // Calls that are made once for each process are made here, before the children are forked.
     let _ = std::hash::RandomState::new();
@@ -122,10 +122,10 @@ pub fn at_each_stop_in(
         if attacks > 0 && attacks % 2 == 0 && !is_time() {
             attacks += 1;
         }
-        let ground = Ground::new(root.join(attacks.to_string()));
-        prepare(&ground);
-        let run = |dir: PinDir| ChildResult::code(run(&ground, &dir));
-        let mut tracee = Tracee::fork(|| ground.dir(), run).expect("a child");
+        let fixture = Fixture::new(root.join(attacks.to_string()));
+        prepare(&fixture);
+        let run = |dir: PinDir| ChildResult::code(run(&fixture, &dir));
+        let mut tracee = Tracee::fork(|| fixture.dir(), run).expect("a child");
         let mut progress = Progress { stops: Vec::new() };
         for _ in 0..=attacks {
             match tracee.next().expect("a stop") {
@@ -135,13 +135,13 @@ pub fn at_each_stop_in(
         }
         let is_over = progress.stops.len() <= attacks;
         if !is_over {
-            attack(&ground, &progress);
+            attack(&fixture, &progress);
         }
         let result = ChildResult::of(tracee.finish().expect("an end"));
         if !is_over {
-            check(&ground, &progress, result);
+            check(&fixture, &progress, result);
         }
-        fs::remove_dir_all(&ground.root).expect("a clean end");
+        fs::remove_dir_all(&fixture.root).expect("a clean end");
         if is_over {
             break;
         }

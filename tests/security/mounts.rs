@@ -13,7 +13,7 @@ use rustix::mount::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
 
-use crate::attack::{ChildResult, Ground, Progress, at_each_stop_in, is_hidden};
+use crate::attack::{ChildResult, Fixture, Progress, at_each_stop_in, is_hidden};
 
 const TMPFS: u32 = libc::TMPFS_MAGIC as u32;
 
@@ -281,7 +281,7 @@ fn leftover() -> Outcome {
 }
 
 /// Gives this process, which has one thread, and its children their own mounts.
-fn own_mounts_here() {
+fn unshare_mounts() {
     // SAFETY: no thread but this one sees the change.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a new mount namespace");
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -291,22 +291,22 @@ fn own_mounts_here() {
 /// Mounts another file system over the directory itself at each stop, and checks both afterwards.
 fn over_the_path(
     kinds: &[&str],
-    run: impl Fn(&Ground, &PinDir) -> bpf_pin::Result<()>,
-    check: impl Fn(&Ground, &Progress, ChildResult),
+    run: impl Fn(&Fixture, &PinDir) -> bpf_pin::Result<()>,
+    check: impl Fn(&Fixture, &Progress, ChildResult),
 ) {
-    own_mounts_here();
+    unshare_mounts();
     let at = bpffs();
     for &kind in kinds {
-        let prepare = |ground: &Ground| fs::create_dir(ground.at("set")).unwrap();
-        let attack = |ground: &Ground, _: &Progress| mounted(kind, &ground.root);
+        let prepare = |fixture: &Fixture| fs::create_dir(fixture.at("set")).unwrap();
+        let attack = |fixture: &Fixture, _: &Progress| mounted(kind, &fixture.root);
         at_each_stop_in(
             at.path(),
             prepare,
             &run,
             attack,
-            |ground, progress, result| {
-                let over = tree(&ground.root);
-                unmounted(&ground.root);
+            |fixture, progress, result| {
+                let over = tree(&fixture.root);
+                unmounted(&fixture.root);
                 let is_by_path = kind == "bpf" && result == ChildResult::Succeeded;
                 assert!(
                     over.is_empty() || is_by_path,
@@ -314,9 +314,14 @@ fn over_the_path(
                     progress.stops
                 );
                 if over.is_empty() {
-                    check(ground, progress, result);
+                    check(fixture, progress, result);
                 }
-                assert_eq!(ground.strays(), [""; 0], "{result:?} {:?}", progress.stops);
+                assert_eq!(
+                    fixture.hidden_names(),
+                    [""; 0],
+                    "{result:?} {:?}",
+                    progress.stops
+                );
             },
         );
     }
@@ -325,12 +330,12 @@ fn over_the_path(
 
 #[common::test_alone(MOUNTS)]
 fn create_is_not_split_by_a_mount_over_its_path() {
-    let run = |ground: &Ground, _: &PinDir| {
-        let made = PinDir::create(ground.at("made/deep"), 0o700)?;
-        made.pin(&ground.ours, "new")
+    let run = |fixture: &Fixture, _: &PinDir| {
+        let made = PinDir::create(fixture.at("made/deep"), 0o700)?;
+        made.pin(&fixture.ours, "new")
     };
-    over_the_path(&["tmpfs", "bpf"], run, |ground, progress, result| {
-        let is_made = ground.has("made/deep/new", &ground.ours);
+    over_the_path(&["tmpfs", "bpf"], run, |fixture, progress, result| {
+        let is_made = fixture.has("made/deep/new", &fixture.ours);
         assert_eq!(
             is_made,
             result == ChildResult::Succeeded,
@@ -347,61 +352,66 @@ fn create_is_not_split_by_a_mount_over_its_path() {
 
 #[common::test_alone(MOUNTS)]
 fn publish_and_replace_work_below_a_mount_over_the_path() {
-    let run = |ground: &Ground, dir: &PinDir| {
+    let run = |fixture: &Fixture, dir: &PinDir| {
         let set = dir.stage("set")?;
-        set.pin(&ground.ours, "new")?;
+        set.pin(&fixture.ours, "new")?;
         set.publish().map(drop)?;
-        dir.replace(&ground.ours, "name")
+        dir.replace(&fixture.ours, "name")
     };
-    over_the_path(&["tmpfs"], run, |ground, progress, result| {
+    over_the_path(&["tmpfs"], run, |fixture, progress, result| {
         assert_eq!(result, ChildResult::Succeeded, "{:?}", progress.stops);
         for name in ["set/new", "name"] {
-            assert!(ground.has(name, &ground.ours), "{:?}", progress.stops);
+            assert!(fixture.has(name, &fixture.ours), "{:?}", progress.stops);
         }
     });
 }
 
 /// Mounts another bpffs over a directory in the tree, wherever the tree was moved.
 #[common::test_alone(MOUNTS)]
-fn remove_dir_all_spares_a_mount_below_it() {
-    own_mounts_here();
+fn remove_dir_all_keeps_a_mount_inside_the_tree() {
+    unshare_mounts();
     let (at, other) = (bpffs(), bpffs());
     let theirs = hash();
     pin(&theirs, other.path().join("theirs"));
     let is_mounted = Cell::new(false);
-    let prepare = |ground: &Ground| {
-        fs::create_dir(ground.at("tree")).unwrap();
-        fs::create_dir(ground.at("tree/sub")).unwrap();
-        ground.pin(&ground.ours, "tree/sub/ours");
+    let prepare = |fixture: &Fixture| {
+        fs::create_dir(fixture.at("tree")).unwrap();
+        fs::create_dir(fixture.at("tree/sub")).unwrap();
+        fixture.pin(&fixture.ours, "tree/sub/ours");
     };
-    let below = |ground: &Ground| {
-        let all = tree(&ground.root).into_keys();
+    let below = |fixture: &Fixture| {
+        let all = tree(&fixture.root).into_keys();
         let mut sub =
             all.filter(|path| path.ends_with("sub") || is_hidden(path) && path.iter().count() == 2);
-        sub.next().map(|path| ground.root.join(path))
+        sub.next().map(|path| fixture.root.join(path))
     };
-    let attack = |ground: &Ground, _: &Progress| {
-        let sub = below(ground);
+    let attack = |fixture: &Fixture, _: &Progress| {
+        let sub = below(fixture);
         is_mounted.set(sub.is_some_and(|sub| mount_bind(other.path(), sub).is_ok()));
     };
     let (mut stayed, stays) = (0, Cell::new(0));
-    let run = |_: &Ground, dir: &PinDir| dir.remove_dir_all("tree");
+    let run = |_: &Fixture, dir: &PinDir| dir.remove_dir_all("tree");
     at_each_stop_in(
         at.path(),
         prepare,
         run,
         attack,
-        |ground, progress, result| {
+        |fixture, progress, result| {
             assert_eq!(
                 pinned_identity(&other.path().join("theirs")),
                 theirs.identity().ok()
             );
-            assert_eq!(ground.strays(), [""; 0], "{result:?} {:?}", progress.stops);
+            assert_eq!(
+                fixture.hidden_names(),
+                [""; 0],
+                "{result:?} {:?}",
+                progress.stops
+            );
             if is_mounted.get() && result != ChildResult::Succeeded {
                 assert_eq!(result, ChildResult::MountPoint, "{:?}", progress.stops);
                 stays.set(stays.get() + 1);
-                unmounted(&ground.at("tree/sub"));
-                assert!(ground.at("tree/sub").is_dir(), "{:?}", progress.stops);
+                unmounted(&fixture.at("tree/sub"));
+                assert!(fixture.at("tree/sub").is_dir(), "{:?}", progress.stops);
             } else {
                 assert!(
                     !is_mounted.get() && result == ChildResult::Succeeded,

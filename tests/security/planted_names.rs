@@ -10,20 +10,20 @@ use bpf_pin::error::Cause;
 use bpf_pin::{Access, Error, Link, Map, Object, PinDir};
 use common::*;
 
-use crate::attack::{Ground, PINS};
+use crate::attack::{Fixture, PINS};
 
 /// "ours" and "sub/theirs", and links to them: "to-pin", "to-dir", "to-nothing", "to-itself".
-fn linked(ground: &Ground) {
-    ground.pin(&ground.ours, "ours");
-    fs::create_dir(ground.at("sub")).unwrap();
-    ground.pin(&ground.theirs, "sub/theirs");
+fn linked(fixture: &Fixture) {
+    fixture.pin(&fixture.ours, "ours");
+    fs::create_dir(fixture.at("sub")).unwrap();
+    fixture.pin(&fixture.theirs, "sub/theirs");
     for (to, name) in [
         ("ours", "to-pin"),
         ("sub", "to-dir"),
         ("nothing", "to-nothing"),
         ("to-itself", "to-itself"),
     ] {
-        symlink(to, ground.at(name)).unwrap();
+        symlink(to, fixture.at(name)).unwrap();
     }
 }
 
@@ -45,25 +45,25 @@ fn assert_link<T>(result: Result<T, impl Into<Error>>) {
 fn symbolic_links_are_not_followed() -> Outcome {
     let fs = TestFs::new();
     for name in LINKS {
-        let ground = Ground::new(fs.at(name));
-        linked(&ground);
-        let (dir, before) = (ground.dir(), tree(&ground.root));
+        let fixture = Fixture::new(fs.at(name));
+        linked(&fixture);
+        let (dir, before) = (fixture.dir(), tree(&fixture.root));
         assert_link(dir.get::<Map>(name));
         assert_link(dir.get_with::<Object>(name, Access::ReadOnly));
         assert_link(dir.get::<bpf_pin::Object>(name));
         assert_link(dir.identity(name));
-        assert_link(dir.unpin(&ground.ours, name));
-        assert_link(dir.replace_if(&ground.new, name, ground.ours.identity()?));
+        assert_link(dir.unpin(&fixture.ours, name));
+        assert_link(dir.replace_if(&fixture.new, name, fixture.ours.identity()?));
         assert_link(dir.copy_to(name, &dir));
         assert_link(dir.set_mode(name, 0o777));
         assert_link(dir.open_dir(name));
         assert_link(dir.remove_dir(name));
         assert_link(dir.remove_dir_all(name));
         assert_link(dir.create_dir(name, 0o700));
-        assert_link(PinDir::create(ground.at(name).join("below"), 0o700));
+        assert_link(PinDir::create(fixture.at(name).join("below"), 0o700));
         assert_link(dir.stage(name)?.publish());
         for error in [
-            dir.pin(&ground.new, name).unwrap_err(),
+            dir.pin(&fixture.new, name).unwrap_err(),
             dir.rename("ours", name).unwrap_err(),
             dir.link("ours", name).unwrap_err(),
         ] {
@@ -75,7 +75,7 @@ fn symbolic_links_are_not_followed() -> Outcome {
         // A link is neither a pin nor a directory.
         dir.get::<Link>(name).unwrap_err();
         assert_eq!(dir.metadata(name)?.entry_type(), EntryType::SymbolicLink);
-        assert_eq!(tree(&ground.root), before, "{name}");
+        assert_eq!(tree(&fixture.root), before, "{name}");
 
         // Renaming, replacing or removing the name affects the link itself.
         dir.rename(name, "renamed")?;
@@ -84,17 +84,17 @@ fn symbolic_links_are_not_followed() -> Outcome {
             EntryType::SymbolicLink
         );
         dir.rename("renamed", name)?;
-        assert_eq!(tree(&ground.root), before, "{name}");
-        dir.replace(&ground.new, name)?;
+        assert_eq!(tree(&fixture.root), before, "{name}");
+        dir.replace(&fixture.new, name)?;
         assert_eq!(dir.metadata(name)?.entry_type(), EntryType::Pin);
-        assert_eq!(dir.identity(name)?, ground.new.identity()?);
+        assert_eq!(dir.identity(name)?, fixture.new.identity()?);
         dir.unlink(name)?;
-        symlink("ours", ground.at(name))?;
+        symlink("ours", fixture.at(name))?;
         dir.unlink(name)?;
         let mut expected = before;
         expected.remove(Path::new(name));
-        assert_eq!(tree(&ground.root), expected, "{name}");
-        fs::remove_dir_all(&ground.root)?;
+        assert_eq!(tree(&fixture.root), expected, "{name}");
+        fs::remove_dir_all(&fixture.root)?;
     }
     Ok(())
 }
@@ -102,14 +102,14 @@ fn symbolic_links_are_not_followed() -> Outcome {
 #[common::test(PINS)]
 fn symbolic_links_in_a_tree_are_not_followed() -> Outcome {
     let fs = TestFs::new();
-    let victim = Ground::new(fs.at("victim"));
+    let victim = Fixture::new(fs.at("victim"));
     victim.pin(&victim.theirs, "theirs");
-    let ground = Ground::new(fs.at("ground"));
-    linked(&ground);
+    let fixture = Fixture::new(fs.at("fixture"));
+    linked(&fixture);
     for at in ["to-victim", "sub/to-victim"] {
-        symlink(&victim.root, ground.at(at))?;
+        symlink(&victim.root, fixture.at(at))?;
     }
-    let (dir, before) = (ground.dir(), tree(&victim.root));
+    let (dir, before) = (fixture.dir(), tree(&victim.root));
     let mut names = Vec::new();
     for entry in dir.walk()? {
         let entry = entry?;
@@ -141,11 +141,11 @@ fn symbolic_links_in_a_tree_are_not_followed() -> Outcome {
     let report = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
     assert!(report.failed.is_empty(), "{report:?}");
     assert_eq!(report.removed.len(), 5);
-    assert!(ground.has("ours", &ground.ours) && ground.has("sub/theirs", &ground.theirs));
+    assert!(fixture.has("ours", &fixture.ours) && fixture.has("sub/theirs", &fixture.theirs));
     dir.remove_dir_all("sub")?;
     assert_eq!(tree(&victim.root), before);
     fs::remove_dir_all(&victim.root)?;
-    fs::remove_dir_all(&ground.root)?;
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }
 
@@ -153,18 +153,18 @@ fn symbolic_links_in_a_tree_are_not_followed() -> Outcome {
 #[common::test(PINS)]
 fn replace_keeping_mode_rejects_a_symbolic_link() -> Outcome {
     let fs = TestFs::new();
-    let ground = Ground::new(fs.at("ground"));
-    linked(&ground);
-    let dir = ground.dir();
+    let fixture = Fixture::new(fs.at("fixture"));
+    linked(&fixture);
+    let dir = fixture.dir();
     for name in LINKS {
-        let replaced = dir.replace_keeping_mode(&ground.new, name);
-        let mode = fs::symlink_metadata(ground.at(name))?.mode();
+        let replaced = dir.replace_keeping_mode(&fixture.new, name);
+        let mode = fs::symlink_metadata(fixture.at(name))?.mode();
         let is_link = mode & libc::S_IFMT == libc::S_IFLNK;
         assert!(is_link || mode & 0o077 == 0, "a pin of mode {mode:o}");
         assert_link(replaced);
     }
-    assert_eq!(ground.strays(), [""; 0]);
-    fs::remove_dir_all(&ground.root)?;
+    assert_eq!(fixture.hidden_names(), [""; 0]);
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }
 
@@ -177,32 +177,32 @@ fn hidden_dir(number: u64) -> String {
 }
 
 /// Plants a pin, empty and full directories, and links.
-fn plant(ground: &Ground) {
-    ground.pin(&ground.theirs, &hidden(0));
-    fs::create_dir(ground.at(&hidden_dir(1))).unwrap();
+fn plant(fixture: &Fixture) {
+    fixture.pin(&fixture.theirs, &hidden(0));
+    fs::create_dir(fixture.at(&hidden_dir(1))).unwrap();
     for below in ["", "/in", "/in/deep", &format!("/{}", hidden(0))] {
-        fs::create_dir(ground.at(&format!("{}{below}", hidden_dir(2)))).unwrap();
+        fs::create_dir(fixture.at(&format!("{}{below}", hidden_dir(2)))).unwrap();
     }
     for below in ["pin", "in/pin", "in/deep/pin"] {
-        ground.pin(&ground.theirs, &format!("{}/{below}", hidden_dir(2)));
+        fixture.pin(&fixture.theirs, &format!("{}/{below}", hidden_dir(2)));
     }
     for (below, goal) in [("up", ".."), ("ours", "../ours"), ("in/sub", "../../sub")] {
-        symlink(goal, ground.at(&format!("{}/{below}", hidden_dir(2)))).unwrap();
+        symlink(goal, fixture.at(&format!("{}/{below}", hidden_dir(2)))).unwrap();
     }
-    symlink("ours", ground.at(&hidden(3))).unwrap();
-    symlink("sub", ground.at(&hidden(4))).unwrap();
-    symlink("nothing", ground.at(&hidden(5))).unwrap();
-    symlink("sub", ground.at(&format!("{}-aside", hidden(6)))).unwrap();
+    symlink("ours", fixture.at(&hidden(3))).unwrap();
+    symlink("sub", fixture.at(&hidden(4))).unwrap();
+    symlink("nothing", fixture.at(&hidden(5))).unwrap();
+    symlink("sub", fixture.at(&format!("{}-aside", hidden(6)))).unwrap();
 }
 
 #[common::test(PINS)]
 fn planted_leftovers_are_removed_without_following_links() -> Outcome {
     let fs = TestFs::new();
-    let ground = Ground::new(fs.at("ground"));
-    linked(&ground);
-    let before = tree(&ground.root);
-    plant(&ground);
-    let dir = ground.dir();
+    let fixture = Fixture::new(fs.at("fixture"));
+    linked(&fixture);
+    let before = tree(&fixture.root);
+    plant(&fixture);
+    let dir = fixture.dir();
     let report = dir.remove_leftovers()?;
     assert!(
         report.failed.is_empty() && report.restored.is_empty(),
@@ -215,7 +215,7 @@ fn planted_leftovers_are_removed_without_following_links() -> Outcome {
         [hidden(0), hidden_dir(1), hidden_dir(2)].map(OsString::from)
     );
     // The library creates no links, so these are no leftovers.
-    let mut after = tree(&ground.root);
+    let mut after = tree(&fixture.root);
     for number in 3..6 {
         assert!(after.remove(Path::new(&hidden(number))).is_some());
     }
@@ -226,14 +226,14 @@ fn planted_leftovers_are_removed_without_following_links() -> Outcome {
     );
     assert_eq!(after, before);
     assert!(dir.remove_leftovers()?.removed.is_empty());
-    fs::remove_dir_all(&ground.root)?;
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }
 
 #[common::test(PINS)]
-fn similar_names_are_no_leftovers() -> Outcome {
+fn similar_names_are_not_leftovers() -> Outcome {
     let fs = TestFs::new();
-    let ground = Ground::new(fs.at("ground"));
+    let fixture = Fixture::new(fs.at("fixture"));
     for name in [
         "_bpf-pin-",
         "_bpf-pin-0123456789abcdef",
@@ -253,16 +253,16 @@ fn similar_names_are_no_leftovers() -> Outcome {
         "_bpf-pin-0123456789abcdef-1 ",
         "_bpf-pin-\u{e9}123456789abcde-1",
     ] {
-        ground.pin(&ground.theirs, name);
+        fixture.pin(&fixture.theirs, name);
         let below = format!("{name}~dir");
-        fs::create_dir(ground.at(&below))?;
-        ground.pin(&ground.theirs, &format!("{below}/{}", hidden(0)));
+        fs::create_dir(fixture.at(&below))?;
+        fixture.pin(&fixture.theirs, &format!("{below}/{}", hidden(0)));
     }
-    let before = tree(&ground.root);
-    let report = ground.dir().remove_leftovers()?;
+    let before = tree(&fixture.root);
+    let report = fixture.dir().remove_leftovers()?;
     assert!(report.removed.is_empty() && report.restored.is_empty() && report.failed.is_empty());
-    assert_eq!(tree(&ground.root), before);
-    fs::remove_dir_all(&ground.root)?;
+    assert_eq!(tree(&fixture.root), before);
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }
 
@@ -270,51 +270,51 @@ fn similar_names_are_no_leftovers() -> Outcome {
 #[common::test(PINS)]
 fn an_aside_directory_restores_only_to_free_names() -> Outcome {
     let fs = TestFs::new();
-    let ground = Ground::new(fs.at("ground"));
-    linked(&ground);
-    let before = tree(&ground.root);
+    let fixture = Fixture::new(fs.at("fixture"));
+    linked(&fixture);
+    let before = tree(&fixture.root);
     let aside = format!("{}-aside", hidden(7));
-    fs::create_dir(ground.at(&aside))?;
+    fs::create_dir(fixture.at(&aside))?;
     for name in ["ours", "sub", "to-pin", "free"] {
-        ground.pin(&ground.theirs, &format!("{aside}/{name}"));
+        fixture.pin(&fixture.theirs, &format!("{aside}/{name}"));
     }
-    symlink("/", ground.at(&format!("{aside}/to-root")))?;
-    let report = ground.dir().remove_leftovers()?;
+    symlink("/", fixture.at(&format!("{aside}/to-root")))?;
+    let report = fixture.dir().remove_leftovers()?;
     assert!(report.failed.is_empty(), "{report:?}");
     assert_eq!(report.removed, [OsString::from(aside)]);
     let mut restored = report.restored;
     restored.sort();
     assert_eq!(restored, ["free", "to-root"]);
-    let mut after = tree(&ground.root);
+    let mut after = tree(&fixture.root);
     assert!(after.remove(Path::new("free")).is_some());
     assert!(after.remove(Path::new("to-root")).is_some());
     assert_eq!(after, before);
-    fs::remove_dir_all(&ground.root)?;
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }
 
 #[common::test(PINS)]
 fn planted_names_do_not_affect_a_replacement() -> Outcome {
     let fs = TestFs::new();
-    let ground = Ground::new(fs.at("ground"));
-    linked(&ground);
-    plant(&ground);
-    let (dir, before) = (ground.dir(), tree(&ground.root));
-    dir.replace(&ground.new, "name")?;
-    dir.replace(&ground.new, "name")?;
-    dir.replace_if(&ground.ours, "name", ground.new.identity()?)?;
+    let fixture = Fixture::new(fs.at("fixture"));
+    linked(&fixture);
+    plant(&fixture);
+    let (dir, before) = (fixture.dir(), tree(&fixture.root));
+    dir.replace(&fixture.new, "name")?;
+    dir.replace(&fixture.new, "name")?;
+    dir.replace_if(&fixture.ours, "name", fixture.new.identity()?)?;
     for _ in 0..2 {
         let set = dir.stage("set")?;
-        set.pin(&ground.ours, "in")?;
+        set.pin(&fixture.ours, "in")?;
         drop(set.publish().map_err(Error::from)?);
     }
     drop(dir.create_dir("made", 0o700)?);
     dir.remove_dir_all("made")?;
-    assert!(ground.has("name", &ground.ours) && ground.has("set/in", &ground.ours));
-    let mut after = tree(&ground.root);
+    assert!(fixture.has("name", &fixture.ours) && fixture.has("set/in", &fixture.ours));
+    let mut after = tree(&fixture.root);
     after.retain(|path, _| !path.starts_with("name") && !path.starts_with("set"));
     assert_eq!(after, before);
-    fs::remove_dir_all(&ground.root)?;
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }
 
@@ -322,9 +322,9 @@ fn planted_names_do_not_affect_a_replacement() -> Outcome {
 #[common::test(PINS)]
 fn predicted_temporary_names_are_skipped() -> Outcome {
     let fs = TestFs::new();
-    let ground = Ground::new(fs.at("ground"));
-    let dir = ground.dir();
-    dir.replace(&ground.ours, "name")?;
+    let fixture = Fixture::new(fs.at("fixture"));
+    let dir = fixture.dir();
+    dir.replace(&fixture.ours, "name")?;
     let inode = dir.own_metadata()?.inode();
     let of_dir = |line: &&str| line.contains("OFDLCK") && line.contains(&format!(":{inode} "));
     let token = || {
@@ -339,22 +339,22 @@ fn predicted_temporary_names_are_skipped() -> Outcome {
     let planted = |number: u64| format!("_bpf-pin-{token:016x}-{number:x}");
 
     let replace = |map: &Map| dir.replace(map, "name");
-    let mut before = tree(&ground.root);
+    let mut before = tree(&fixture.root);
     // Plants the next names.
     for number in [1, 2, 3, 4] {
         let name = planted(number);
         match number % 4 {
-            1 => fs::create_dir(ground.at(&name))?,
-            2 => symlink("nothing", ground.at(&name))?,
-            _ => ground.pin(&ground.theirs, &name),
+            1 => fs::create_dir(fixture.at(&name))?,
+            2 => symlink("nothing", fixture.at(&name))?,
+            _ => fixture.pin(&fixture.theirs, &name),
         }
-        let entry = tree(&ground.root).remove(Path::new(&name));
+        let entry = tree(&fixture.root).remove(Path::new(&name));
         before.insert(PathBuf::from(name), entry.expect("it was planted"));
     }
-    for map in [&ground.theirs, &ground.ours] {
+    for map in [&fixture.theirs, &fixture.ours] {
         replace(map)?;
         assert_eq!(dir.identity("name")?, map.identity()?);
-        let mut after = tree(&ground.root);
+        let mut after = tree(&fixture.root);
         // Each replacement is a new file.
         let inode = after[Path::new("name")].inode;
         before.get_mut(Path::new("name")).unwrap().inode = inode;
@@ -367,15 +367,15 @@ fn predicted_temporary_names_are_skipped() -> Outcome {
 
     // After a thousand taken names the call fails without effect.
     for number in 7..7 + 1100 {
-        symlink("nothing", ground.at(&planted(number)))?;
+        symlink("nothing", fixture.at(&planted(number)))?;
     }
-    let before = tree(&ground.root);
-    let error = replace(&ground.theirs).unwrap_err();
+    let before = tree(&fixture.root);
+    let error = replace(&fixture.theirs).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
-    assert_eq!(tree(&ground.root), before);
+    assert_eq!(tree(&fixture.root), before);
     // Another handle of the directory has another token.
-    ground.dir().replace(&ground.theirs, "name")?;
-    assert!(ground.has("name", &ground.theirs));
-    fs::remove_dir_all(&ground.root)?;
+    fixture.dir().replace(&fixture.theirs, "name")?;
+    assert!(fixture.has("name", &fixture.theirs));
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }

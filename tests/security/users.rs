@@ -10,7 +10,7 @@ use bpf_pin::{Error, Map, PinDir};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::attack::{Ground, is_hidden};
+use crate::attack::{Fixture, is_hidden};
 
 const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 
@@ -23,10 +23,10 @@ fn as_bpf_user<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 }
 
 /// A directory of mode 1777 that root owns.
-fn open_to_all(fs: &TestFs) -> Ground {
-    let ground = Ground::new(fs.at("ground"));
-    fs::set_permissions(&ground.root, fs::Permissions::from_mode(0o1777)).unwrap();
-    ground
+fn open_to_all(fs: &TestFs) -> Fixture {
+    let fixture = Fixture::new(fs.at("fixture"));
+    fs::set_permissions(&fixture.root, fs::Permissions::from_mode(0o1777)).unwrap();
+    fixture
 }
 
 fn test_fs() -> TestFs {
@@ -51,18 +51,18 @@ fn assert_denied<T>(result: Result<T, impl Into<Error>>) {
 #[common::test(USERS)]
 fn a_user_cannot_change_pins_of_root() -> Outcome {
     let fs = test_fs();
-    let ground = open_to_all(&fs);
-    let root = ground.dir();
+    let fixture = open_to_all(&fs);
+    let root = fixture.dir();
     for name in ["name", "other"] {
-        root.pin(&ground.ours, name)?;
+        root.pin(&fixture.ours, name)?;
     }
     root.set_mode("other", 0o666)?;
-    let seen = ground.ours.identity()?;
-    fs::create_dir(ground.at("dir"))?;
-    ground.pin(&ground.ours, "dir/name");
-    let before = tree(&ground.root);
+    let seen = fixture.ours.identity()?;
+    fs::create_dir(fixture.at("dir"))?;
+    fixture.pin(&fixture.ours, "dir/name");
+    let before = tree(&fixture.root);
     as_bpf_user(|| {
-        let (dir, theirs) = (ground.dir(), hash());
+        let (dir, theirs) = (fixture.dir(), hash());
         dir.pin(&theirs, "theirs")?;
         for name in ["name", "other"] {
             assert_denied(dir.replace(&theirs, name));
@@ -75,7 +75,7 @@ fn a_user_cannot_change_pins_of_root() -> Outcome {
             }));
             assert_denied(dir.replace_if(&theirs, name, seen));
             assert_denied(dir.unlink(name));
-            assert_denied(dir.unpin(&ground.ours, name));
+            assert_denied(dir.unpin(&fixture.ours, name));
             assert_denied(dir.rename(name, "new"));
             assert_denied(
                 dir.exchange(name, "theirs")
@@ -106,7 +106,7 @@ fn a_user_cannot_change_pins_of_root() -> Outcome {
             .for_each(|error| assert_denied(Err::<(), _>(error)));
         Outcome::Ok(())
     })?;
-    assert_eq!(tree(&ground.root), before);
+    assert_eq!(tree(&fixture.root), before);
     Ok(())
 }
 
@@ -114,14 +114,14 @@ fn a_user_cannot_change_pins_of_root() -> Outcome {
 #[common::test(USERS)]
 fn a_user_cannot_disturb_a_stage_of_root() -> Outcome {
     let fs = test_fs();
-    let ground = open_to_all(&fs);
-    let root = ground.dir();
-    root.replace(&ground.ours, "name")?;
+    let fixture = open_to_all(&fs);
+    let root = fixture.dir();
+    root.replace(&fixture.ours, "name")?;
     let set = root.stage("set")?;
-    set.pin(&ground.ours, "in")?;
-    let hidden = ground.strays().remove(0);
+    set.pin(&fixture.ours, "in")?;
+    let hidden = fixture.hidden_names().remove(0);
     as_bpf_user(|| {
-        let (dir, theirs) = (ground.dir(), hash());
+        let (dir, theirs) = (fixture.dir(), hash());
         let held = dir.open_dir(&hidden)?;
         assert_denied(held.pin(&theirs, "theirs"));
         assert_denied(held.get::<Map>("in"));
@@ -142,24 +142,24 @@ fn a_user_cannot_disturb_a_stage_of_root() -> Outcome {
         Outcome::Ok(())
     })?;
     drop(set.publish().map_err(Error::from)?);
-    assert!(ground.has("set/in", &ground.ours));
-    assert_eq!(ground.strays(), [""; 0]);
+    assert!(fixture.has("set/in", &fixture.ours));
+    assert_eq!(fixture.hidden_names(), [""; 0]);
     Ok(())
 }
 
 /// Root removes only the leftovers that the user planted.
 #[common::test(USERS)]
-fn names_planted_by_a_user_do_no_harm_to_root() -> Outcome {
+fn names_planted_by_a_user_do_not_affect_root() -> Outcome {
     const HELD: &str = "_bpf-pin-0123456789abcdef-f-dir";
     let fs = test_fs();
-    let ground = open_to_all(&fs);
-    let root = ground.dir();
-    ground.pin(&ground.ours, "ours");
-    fs::create_dir(ground.at("secret"))?;
-    ground.pin(&ground.ours, "secret/ours");
-    let before = tree(&ground.root);
+    let fixture = open_to_all(&fs);
+    let root = fixture.dir();
+    fixture.pin(&fixture.ours, "ours");
+    fs::create_dir(fixture.at("secret"))?;
+    fixture.pin(&fixture.ours, "secret/ours");
+    let before = tree(&fixture.root);
     let held = as_bpf_user(|| {
-        let (dir, theirs) = (ground.dir(), hash());
+        let (dir, theirs) = (fixture.dir(), hash());
         dir.pin(&theirs, "_bpf-pin-0123456789abcdef-0")?;
         dir.pin(&theirs, "name")?;
         for name in [
@@ -169,41 +169,41 @@ fn names_planted_by_a_user_do_no_harm_to_root() -> Outcome {
             let below = dir.create_dir(name, 0o777)?;
             below.pin(&theirs, "theirs")?;
             below.pin(&theirs, "ours")?;
-            symlink("../secret", ground.at(name).join("secret"))?;
+            symlink("../secret", fixture.at(name).join("secret"))?;
         }
-        symlink("secret", ground.at("_bpf-pin-0123456789abcdef-3"))?;
+        symlink("secret", fixture.at("_bpf-pin-0123456789abcdef-3"))?;
         let held = dir.create_dir(HELD, 0o700)?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
             held.lock(LockMode::Shared, Wait::Forever)?,
         )
     })?;
     // The name holds the user's pin.
-    let error = root.unpin(&ground.ours, "name").unwrap_err();
+    let error = root.unpin(&fixture.ours, "name").unwrap_err();
     assert!(
         matches!(error.cause(), Some(Cause::Replaced { .. })),
         "{error}"
     );
     let error = root
-        .replace_if(&ground.new, "name", ground.ours.identity()?)
+        .replace_if(&fixture.new, "name", fixture.ours.identity()?)
         .unwrap_err();
     assert!(
         matches!(error.cause(), Some(Cause::Replaced { .. })),
         "{error}"
     );
     // Root may replace it.
-    root.replace(&ground.ours, "name")?;
+    root.replace(&fixture.ours, "name")?;
     assert_eq!(root.metadata("name")?.uid(), 0);
     drop(root.stage("set")?.publish().map_err(Error::from)?);
     let report = root.remove_leftovers()?;
     assert!(report.failed.is_empty(), "{report:?}");
     assert_eq!(report.removed.len(), 3, "{report:?}");
-    assert!(ground.at(HELD).is_dir(), "it is in use");
+    assert!(fixture.at(HELD).is_dir(), "it is in use");
     drop(held);
     assert_eq!(root.remove_leftovers()?.removed, [HELD]);
     // The user could have created a file of that name itself.
     assert_eq!(report.restored, ["theirs"]);
     assert_eq!(root.metadata("theirs")?.uid(), USER);
-    let mut after = tree(&ground.root);
+    let mut after = tree(&fixture.root);
     after.retain(|path, _| {
         let is_new = ["name", "set", "theirs"]
             .iter()
@@ -218,18 +218,18 @@ fn names_planted_by_a_user_do_no_harm_to_root() -> Outcome {
 #[common::test(USERS)]
 fn a_user_cannot_remove_leftovers_of_root() -> Outcome {
     let fs = test_fs();
-    let ground = open_to_all(&fs);
-    ground.pin(&ground.ours, "_bpf-pin-0123456789abcdef-0");
+    let fixture = open_to_all(&fs);
+    fixture.pin(&fixture.ours, "_bpf-pin-0123456789abcdef-0");
     for name in [
         "_bpf-pin-0123456789abcdef-1-dir",
         "_bpf-pin-0123456789abcdef-2-aside",
     ] {
-        fs::create_dir(ground.at(name))?;
-        ground.pin(&ground.ours, &format!("{name}/ours"));
+        fs::create_dir(fixture.at(name))?;
+        fixture.pin(&fixture.ours, &format!("{name}/ours"));
     }
-    let before = tree(&ground.root);
+    let before = tree(&fixture.root);
     as_bpf_user(|| {
-        let (dir, theirs) = (ground.dir(), hash());
+        let (dir, theirs) = (fixture.dir(), hash());
         for _ in 0..3 {
             dir.replace(&theirs, "name")?;
             dir.replace_if(&theirs, "name", theirs.identity()?)?;
@@ -237,7 +237,7 @@ fn a_user_cannot_remove_leftovers_of_root() -> Outcome {
             let set = dir.stage("set")?;
             set.pin(&theirs, "in")?;
             drop(set.publish().map_err(Error::from)?);
-            drop(PinDir::create(ground.at("x/y"), 0o700)?);
+            drop(PinDir::create(fixture.at("x/y"), 0o700)?);
             dir.remove_dir_all("x")?;
             let report = dir.remove_leftovers()?;
             assert!(
@@ -254,18 +254,18 @@ fn a_user_cannot_remove_leftovers_of_root() -> Outcome {
         dir.remove_dir_all("set")?;
         Outcome::Ok(())
     })?;
-    assert_eq!(tree(&ground.root), before);
+    assert_eq!(tree(&fixture.root), before);
     // Root removes no names of a living process of the user.
-    let (user, root) = (as_bpf_user(|| ground.dir()), ground.dir());
+    let (user, root) = (as_bpf_user(|| fixture.dir()), fixture.dir());
     let set = as_bpf_user(|| {
         user.stage("set")
-            .and_then(|set| set.pin(&ground.ours, "in").map(|()| set))
+            .and_then(|set| set.pin(&fixture.ours, "in").map(|()| set))
     })?;
     let report = root.remove_leftovers()?;
     assert!(report.failed.is_empty(), "{report:?}");
     assert_eq!(report.removed.len(), 3, "{report:?}");
     as_bpf_user(|| set.publish().map(drop).map_err(Error::from))?;
-    assert!(ground.has("set/in", &ground.ours));
+    assert!(fixture.has("set/in", &fixture.ours));
     assert_eq!(root.metadata("set")?.uid(), USER);
     Ok(())
 }
@@ -273,25 +273,25 @@ fn a_user_cannot_remove_leftovers_of_root() -> Outcome {
 #[common::test(USERS)]
 fn set_owner_does_not_follow_a_symbolic_link() -> Outcome {
     let fs = test_fs();
-    let ground = open_to_all(&fs);
-    let dir = ground.dir();
-    ground.pin(&ground.ours, "ours");
-    fs::create_dir(ground.at("sub"))?;
+    let fixture = open_to_all(&fs);
+    let dir = fixture.dir();
+    fixture.pin(&fixture.ours, "ours");
+    fs::create_dir(fixture.at("sub"))?;
     for (goal, name) in [
         ("ours", "to-pin"),
         ("sub", "to-dir"),
         ("nothing", "to-nothing"),
     ] {
-        symlink(goal, ground.at(name))?;
+        symlink(goal, fixture.at(name))?;
         dir.set_owner(name, Some(USER), Some(USER))?;
-        let stat = fs::symlink_metadata(ground.at(name))?;
+        let stat = fs::symlink_metadata(fixture.at(name))?;
         assert_eq!((stat.uid(), stat.gid()), (USER, USER));
     }
     for name in ["ours", "sub"] {
-        let stat = fs::symlink_metadata(ground.at(name))?;
+        let stat = fs::symlink_metadata(fixture.at(name))?;
         assert_eq!((stat.uid(), stat.gid()), (0, 0), "{name}");
     }
-    fs::remove_dir_all(&ground.root)?;
+    fs::remove_dir_all(&fixture.root)?;
     Ok(())
 }
 
@@ -299,12 +299,12 @@ fn set_owner_does_not_follow_a_symbolic_link() -> Outcome {
 #[common::test(USERS)]
 fn a_replaced_symbolic_link_does_not_pass_on_its_owner() -> Outcome {
     let fs = test_fs();
-    let ground = open_to_all(&fs);
-    ground.pin(&ground.ours, "ours");
-    as_bpf_user(|| symlink("ours", ground.at("name")))?;
-    let before = tree(&ground.root);
-    let kept = ground.dir().replace_keeping_mode(&ground.ours, "name");
-    let stat = fs::symlink_metadata(ground.at("name"))?;
+    let fixture = open_to_all(&fs);
+    fixture.pin(&fixture.ours, "ours");
+    as_bpf_user(|| symlink("ours", fixture.at("name")))?;
+    let before = tree(&fixture.root);
+    let kept = fixture.dir().replace_keeping_mode(&fixture.ours, "name");
+    let stat = fs::symlink_metadata(fixture.at("name"))?;
     let is_link = stat.file_type().is_symlink();
     assert!(
         is_link || stat.uid() == 0,
@@ -315,7 +315,7 @@ fn a_replaced_symbolic_link_does_not_pass_on_its_owner() -> Outcome {
         matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
         "{error}"
     );
-    assert_eq!(tree(&ground.root), before);
+    assert_eq!(tree(&fixture.root), before);
     Ok(())
 }
 
@@ -323,20 +323,20 @@ fn a_replaced_symbolic_link_does_not_pass_on_its_owner() -> Outcome {
 #[common::test(USERS)]
 fn the_directory_lock_does_not_block_other_calls() -> Outcome {
     let fs = test_fs();
-    let ground = open_to_all(&fs);
-    let held = as_bpf_user(|| ground.dir().lock(LockMode::Exclusive, Wait::Forever))?;
-    let dir = ground.dir();
+    let fixture = open_to_all(&fs);
+    let held = as_bpf_user(|| fixture.dir().lock(LockMode::Exclusive, Wait::Forever))?;
+    let dir = fixture.dir();
     assert!(dir.lock(LockMode::Exclusive, Wait::No)?.is_none());
-    dir.replace(&ground.ours, "name")?;
+    dir.replace(&fixture.ours, "name")?;
     for _ in 0..2 {
         let set = dir.stage("set")?;
-        set.pin(&ground.ours, "in")?;
+        set.pin(&fixture.ours, "in")?;
         drop(set.publish().map_err(Error::from)?);
     }
     drop(dir.create_dir("made", 0o700)?);
     dir.remove_dir_all("made")?;
     assert!(dir.remove_leftovers()?.failed.is_empty());
-    let names: Vec<_> = tree(&ground.root).into_keys().collect();
+    let names: Vec<_> = tree(&fixture.root).into_keys().collect();
     assert_eq!(
         names,
         ["name", "set", "set/in"].map(|name| Path::new(name).to_owned())

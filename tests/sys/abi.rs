@@ -22,11 +22,11 @@ const NEEDS: &[Need] = &[Need::Feature(Feature::Btf)];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
 /// Fails with every difference. Names that are newer than the tables are only printed.
-fn no_difference(differences: Vec<Difference>) -> Outcome {
-    let is_beyond = !NEWEST.at_least(Kernel::running().release);
+fn assert_no_difference(differences: Vec<Difference>) -> Outcome {
+    let is_newer_kernel = !NEWEST.at_least(Kernel::running().release);
     let (news, wrong): (Vec<_>, Vec<_>) = differences
         .into_iter()
-        .partition(|found| found.is_news && is_beyond);
+        .partition(|found| found.is_newer && is_newer_kernel);
     for found in news {
         eprintln!("{found}");
     }
@@ -49,7 +49,7 @@ fn attr_differences(arms: &[Arm]) -> Result<Vec<Difference>, Box<dyn Error + Sen
 
 #[common::test(NEEDS)]
 fn every_field_of_bpf_attr_matches_the_kernel() -> Outcome {
-    no_difference(attr_differences(ARMS)?)
+    assert_no_difference(attr_differences(ARMS)?)
 }
 
 #[common::test(NEEDS)]
@@ -61,8 +61,8 @@ fn the_size_of_bpf_attr_matches_the_kernel() -> Outcome {
         .iter()
         .rfind(|(since, _)| kernel.release.at_least(*since));
     let (since, size) = known.ok_or("a release before all sizes")?;
-    let is_beyond = found > *size && !NEWEST.at_least(kernel.release);
-    if found != *size && !is_beyond {
+    let is_newer_kernel = found > *size && !NEWEST.at_least(kernel.release);
+    if found != *size && !is_newer_kernel {
         return Err(format!("{found} bytes; the mirror has {size} since {since}").into());
     }
     Ok(())
@@ -88,7 +88,7 @@ fn info_differences(infos: &[Arm]) -> Result<Vec<Difference>, Box<dyn Error + Se
 
 #[common::test(NEEDS)]
 fn every_field_of_the_info_structs_matches_the_kernel() -> Outcome {
-    no_difference(info_differences(INFOS)?)
+    assert_no_difference(info_differences(INFOS)?)
 }
 
 #[common::test(NEEDS)]
@@ -100,7 +100,7 @@ fn every_field_of_bpf_insn_matches_the_kernel() -> Outcome {
         size: size_of::<bpf_insn>(),
         fields: bpf_insn::FIELDS,
     };
-    no_difference(info_differences(&[insn])?)
+    assert_no_difference(info_differences(&[insn])?)
 }
 
 fn constant_differences(tables: &[Table]) -> Vec<Difference> {
@@ -110,7 +110,7 @@ fn constant_differences(tables: &[Table]) -> Vec<Difference> {
 
 #[common::test(NEEDS)]
 fn every_enumerator_matches_the_kernel() -> Outcome {
-    no_difference(constant_differences(&tables()))
+    assert_no_difference(constant_differences(&tables()))
 }
 
 /// The names of the differences that only the changed tables have.

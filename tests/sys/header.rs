@@ -19,19 +19,19 @@ const NEEDS: &[Need] = &[Need::File(CC), Need::File("/usr/include/linux/bpf.h")]
 
 /// The constants that only a header has, with their tables.
 fn header_only() -> Vec<Table> {
-    let alone = |name, value, since| Enumerator {
+    let constant = |name, value, since| Enumerator {
         name,
         value,
         since,
         in_btf: false,
     };
-    let alone = vec![
-        alone(
+    let constants = vec![
+        constant(
             "BPF_OBJ_NAME_LEN",
             BPF_OBJ_NAME_LEN as u64,
             Version::new(4, 15),
         ),
-        alone("BPF_FS_MAGIC", u64::from(BPF_FS_MAGIC), Version::new(4, 4)),
+        constant("BPF_FS_MAGIC", u64::from(BPF_FS_MAGIC), Version::new(4, 4)),
     ];
     let mut tables = tables();
     for table in &mut tables {
@@ -41,7 +41,7 @@ fn header_only() -> Vec<Table> {
     }
     tables.push(Table {
         name: "no table",
-        constants: alone.leak(),
+        constants: constants.leak(),
     });
     tables
 }

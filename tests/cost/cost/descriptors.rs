@@ -16,7 +16,7 @@ use bpf_pin::reuse::*;
 use bpf_pin::types::*;
 use common::*;
 
-use super::Scene;
+use super::Fixture;
 
 fn spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 8, 8)
@@ -24,8 +24,8 @@ fn spec() -> MapSpec<'static> {
 
 /// Runs in a child with one thread: after every failing call there are as many descriptors as before.
 pub fn no_descriptor_leaks() -> ExitCode {
-    let scene = Scene::new();
-    let at = |name| scene.fs.at(name);
+    let fixture = Fixture::new();
+    let at = |name| fixture.fs.at(name);
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
     for _ in 0..50 {
@@ -38,7 +38,7 @@ pub fn no_descriptor_leaks() -> ExitCode {
         PinnedMap::open_or_create(at("map/x"), &spec(), Reuse::Exact).unwrap_err();
         Link::open_with(at("link"), Access::ReadOnly).unwrap_err();
         PinnedLink::open(at("prog")).unwrap_err();
-        Map::try_from(scene.prog.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
+        Map::try_from(fixture.prog.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
         Prog::from_id(u32::MAX).unwrap_err();
         hash().pin(at("map")).unwrap_err();
         hash().pin(at("a.b")).unwrap_err();
@@ -53,30 +53,30 @@ pub fn no_descriptor_leaks() -> ExitCode {
         PinnedObject::open(at("map")).unwrap();
     }
     assert_eq!(open(), before);
-    failing_dir_calls(&scene);
+    failing_dir_calls(&fixture);
     assert_eq!(open(), before);
     ExitCode::SUCCESS
 }
 
 /// Every call on a directory, made to fail.
-fn failing_dir_calls(scene: &Scene) {
-    let root = scene.fs.root();
-    let (map, prog) = (&scene.map, &scene.prog);
-    symlink("map", scene.fs.at("symlink")).unwrap();
-    fs::create_dir(scene.fs.at("full")).unwrap();
+fn failing_dir_calls(fixture: &Fixture) {
+    let root = fixture.fs.root();
+    let (map, prog) = (&fixture.map, &fixture.prog);
+    symlink("map", fixture.fs.at("symlink")).unwrap();
+    fs::create_dir(fixture.fs.at("full")).unwrap();
     prog.try_clone()
         .unwrap()
-        .pin(scene.fs.at("full/prog"))
+        .pin(fixture.fs.at("full/prog"))
         .unwrap();
     for name in [
         "", "a.b", "a/b", "a\0b", "nothing", "symlink", "map", "sub", "full",
     ] {
-        failing_by_name(scene, OsStr::new(name));
+        failing_by_name(fixture, OsStr::new(name));
     }
     for _ in 0..20 {
         PinDir::open("/dev/null").unwrap_err();
         PinDir::open("/proc").unwrap_err();
-        PinDir::open(scene.fs.at("nothing")).unwrap_err();
+        PinDir::open(fixture.fs.at("nothing")).unwrap_err();
         PinDir::from_fd(fs::File::open("/dev/null").unwrap().into()).unwrap_err();
         PinDir::from_fd(map.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
         PinDir::create("/proc/nothing/here", 0o700).unwrap_err();
@@ -85,7 +85,7 @@ fn failing_dir_calls(scene: &Scene) {
         PinDir::create(root.join("symlink/x"), 0o700).unwrap_err();
         PinDir::create(root.join("made"), 0o10000).unwrap_err();
         PinDir::create_owned(root.join("made"), 0o700, Some(u32::MAX), None).unwrap_err();
-        let dir = scene.dir();
+        let dir = fixture.dir();
         let held = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap();
         assert!(dir.lock(LockMode::Exclusive, Wait::No).unwrap().is_none());
         assert!(
@@ -113,15 +113,15 @@ fn failing_dir_calls(scene: &Scene) {
         dir.unpin(prog, "map").unwrap_err();
     }
     let names = ["full", "link", "map", "prog", "sub", "symlink"];
-    assert_eq!(scene.fs.names(), names);
+    assert_eq!(fixture.fs.names(), names);
 }
 
 /// Calls that fail for this name: that of a pin, a directory, a link, a missing entry, or an invalid name.
-fn failing_by_name(scene: &Scene, name: &OsStr) {
-    let (map, is) = (&scene.map, |other: &str| name == other);
+fn failing_by_name(fixture: &Fixture, name: &OsStr) {
+    let (map, is) = (&fixture.map, |other: &str| name == other);
     let is_dir = is("sub") || is("full");
     for _ in 0..20 {
-        let dir = scene.dir();
+        let dir = fixture.dir();
         let seen = dir.identity("prog").unwrap();
         if !is_dir {
             dir.open_dir(name).unwrap_err();

@@ -5,16 +5,16 @@ use std::mem::forget;
 use bpf_pin::dir::Stage;
 use bpf_pin::{PinDir, Prog};
 
-use super::{Measured, Scene};
+use super::{Fixture, Measured};
 
-fn is_listed(dir: &PinDir) {
+fn list_all(dir: &PinDir) {
     let names = dir.entries().unwrap().map(|entry| entry.unwrap());
     assert!(names.count() >= 4);
 }
 
 /// A leaked directory, and a stage in it.
-fn staged(scene: &Scene) -> Stage<'static> {
-    let dir: &'static PinDir = Box::leak(Box::new(scene.dir()));
+fn staged(fixture: &Fixture) -> Stage<'static> {
+    let dir: &'static PinDir = Box::leak(Box::new(fixture.dir()));
     dir.stage("set").expect("a stage")
 }
 
@@ -101,42 +101,42 @@ const DIR_WALK: &[&str] = &[
 /// These allocate nothing.
 pub(super) const MEASURED: &[Measured] = measured! {
     dir_set_owner => &["openat2", "fchownat", "close"],
-        |scene| { scene.dir() }
+        |fixture| { fixture.dir() }
         |dir: PinDir| { dir.set_owner("map", Some(1), Some(1)).unwrap(); forget(dir) };
     dir_chmod => &["open", "fchmod", "close"],
-        |scene| { scene.dir() }
+        |fixture| { fixture.dir() }
         |dir: PinDir| { dir.chmod(0o750).unwrap(); forget(dir) };
     dir_chown => &["fchownat"],
-        |scene| { scene.dir() }
+        |fixture| { fixture.dir() }
         |dir: PinDir| { dir.chown(Some(1), None).unwrap(); forget(dir) };
     dir_exists_already => &["openat2", "close"],
-        |scene| { scene.dir() }
+        |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.create_dir("sub", 0o700).unwrap()); forget(dir) };
-    dir_create_dir => DIR_CREATE_DIR, |scene| { scene.dir() }
+    dir_create_dir => DIR_CREATE_DIR, |fixture| { fixture.dir() }
         |dir: PinDir| { drop(dir.create_dir("new", 0o700).unwrap()); forget(dir) };
     dir_copy_to => &["readlink", "OBJ_GET_AT", "OBJ_PIN_AT", "close"],
-        |scene| { (scene.dir(), scene.dir().create_dir("new", 0o700).unwrap()) }
+        |fixture| { (fixture.dir(), fixture.dir().create_dir("new", 0o700).unwrap()) }
         |(dir, other): (PinDir, PinDir)| { dir.copy_to("map", &other).unwrap(); forget((dir, other)) };
-    dir_stage => DIR_STAGE, |scene| { scene.dir() }
+    dir_stage => DIR_STAGE, |fixture| { fixture.dir() }
         |dir: PinDir| { forget(dir.stage("set").unwrap()); forget(dir) };
-    stage_pin => &["OBJ_PIN_AT"], |scene| { (staged(scene), &scene.prog) }
+    stage_pin => &["OBJ_PIN_AT"], |fixture| { (staged(fixture), &fixture.prog) }
         |(stage, prog): (Stage<'_>, &Prog)| { stage.pin(prog, "prog").unwrap(); forget(stage) };
     stage_publish => &["renameat2"],
-        |scene| { staged(scene) }
+        |fixture| { staged(fixture) }
         |stage: Stage<'_>| forget(stage.publish().unwrap());
 };
 
 /// These allocate a buffer for what they list, of a fixed size, or a path.
 pub(super) const WITH_ROOM: &[Measured] = measured! {
     dir_set_mode => &["openat2", "fstat", "open", "fstatfs", "fchmodat", "close", "close"],
-        |scene| { scene.dir() }
+        |fixture| { fixture.dir() }
         |dir: PinDir| { dir.set_mode("map", 0o640).unwrap(); forget(dir) };
     dir_entries => &["open", "getdents64", "getdents64", "close"],
-        |scene| { scene.dir() } |dir: PinDir| { is_listed(&dir); forget(dir) };
-    dir_walk => DIR_WALK, |scene| { scene.dir() }
+        |fixture| { fixture.dir() } |dir: PinDir| { list_all(&dir); forget(dir) };
+    dir_walk => DIR_WALK, |fixture| { fixture.dir() }
         |dir: PinDir| { assert!(dir.walk().unwrap().count() >= 4); forget(dir) };
-    dir_create => DIR_CREATE, |scene| { scene.fs.at("new") }
+    dir_create => DIR_CREATE, |fixture| { fixture.fs.at("new") }
         |path: std::path::PathBuf| { drop(PinDir::create(&path, 0o700).unwrap()); forget(path) };
-    dir_remove_dir_all => DIR_REMOVE_DIR_ALL, |scene| { scene.dir() }
+    dir_remove_dir_all => DIR_REMOVE_DIR_ALL, |fixture| { fixture.dir() }
         |dir: PinDir| { dir.remove_dir_all("sub").unwrap(); forget(dir) };
 };

@@ -77,7 +77,7 @@ pub(super) const MEASURED: &[Measured] = measured! {
             forget(map.mmap::<AtomicU64>().unwrap());
             forget(map);
         };
-    freeze => &["MAP_FREEZE"], |scene| { &scene.map } |map: &Map| map.freeze().unwrap();
+    freeze => &["MAP_FREEZE"], |fixture| { &fixture.map } |map: &Map| map.freeze().unwrap();
 };
 
 /// These allocate what they return, or a buffer. Calls for memory are not counted.
@@ -100,7 +100,7 @@ pub(super) const WITH_BUFFERS: &[Measured] = measured! {
             assert_eq!(all.by_ref().count(), 10_000);
             forget(all);
         };
-    iter_of_1 => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+    iter_of_1 => &["MAP_LOOKUP_BATCH"], |fixture| { fixture.map.elements::<u32, u64>().unwrap() }
         |elems: Elements<u32, u64, &Map>| {
             let mut all = elems.iter();
             assert_eq!(all.by_ref().count(), 1);

@@ -9,7 +9,7 @@ use super::Measured;
 /// These allocate what they return. Successive reads of one file count as one.
 pub const MEASURED: &[Measured] = measured! {
     // Opened, verified, and read while nothing changes.
-    mounts => &["open", "fstatfs", "read", "poll", "close"], |scene| { &scene.map }
+    mounts => &["open", "fstatfs", "read", "poll", "close"], |fixture| { &fixture.map }
         |_: &Map| forget(Bpffs::mounts().unwrap());
 };
 
@@ -19,13 +19,13 @@ pub const OF_ONE_MOUNT: &[Measured] = measured! {
     mount_of => &[
             "open", "fstatfs", "statx", "prctl", "statx", "read", "poll", "statx", "close",
         ],
-        |scene| { Bpffs::at(scene.fs.root()).unwrap() }
+        |fixture| { Bpffs::at(fixture.fs.root()).unwrap() }
         |bpffs: Bpffs| { forget(bpffs.mount().unwrap_err()); forget(bpffs) };
 };
 
 /// As [`OF_ONE_MOUNT`], on older kernels.
 pub const OF_ONE_BEFORE: &[Measured] = measured! {
     mount_of => &["open", "fstatfs", "statx", "read", "poll", "statx", "close"],
-        |scene| { Bpffs::at(scene.fs.root()).unwrap() }
+        |fixture| { Bpffs::at(fixture.fs.root()).unwrap() }
         |bpffs: Bpffs| { forget(bpffs.mount().unwrap_err()); forget(bpffs) };
 };

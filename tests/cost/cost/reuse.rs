@@ -63,20 +63,20 @@ const CREATED: &[&str] = &[
 ];
 
 pub const MEASURED: &[Measured] = measured! {
-    reuse_exact_found => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found(dir, Reuse::Exact);
-    reuse_recreate_found => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found(dir, Reuse::Recreate);
-    reuse_open_only_found => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found(dir, Reuse::OpenOnly);
+    reuse_exact_found => FOUND, |fixture| { fixture.dir() } |dir: PinDir| assert_found(dir, Reuse::Exact);
+    reuse_recreate_found => FOUND, |fixture| { fixture.dir() } |dir: PinDir| assert_found(dir, Reuse::Recreate);
+    reuse_open_only_found => FOUND, |fixture| { fixture.dir() } |dir: PinDir| assert_found(dir, Reuse::OpenOnly);
     // Neither opens nor verifies more.
-    reuse_exact_found_to_read => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found_with(dir, MapFlags::RDONLY);
-    reuse_exact_found_to_write => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found_with(dir, MapFlags::WRONLY);
+    reuse_exact_found_to_read => FOUND, |fixture| { fixture.dir() } |dir: PinDir| assert_found_with(dir, MapFlags::RDONLY);
+    reuse_exact_found_to_write => FOUND, |fixture| { fixture.dir() } |dir: PinDir| assert_found_with(dir, MapFlags::WRONLY);
     // One more open looks for an uncommitted migration.
     reuse_migrate_found => &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "close"],
-        |scene| { (scene.dir(), migrate()) }
+        |fixture| { (fixture.dir(), migrate()) }
         |(dir, mut how): (PinDir, Migrate<'static>)| { assert_found(dir, Reuse::Migrate(&mut how)); forget(how) };
-    reuse_exact_created => CREATED, |scene| { scene.dir() } |dir: PinDir| assert_created(dir, Reuse::Exact);
-    reuse_recreate_created => CREATED, |scene| { scene.dir() } |dir: PinDir| assert_created(dir, Reuse::Recreate);
-    reuse_migrate_created => CREATED, |scene| { (scene.dir(), migrate()) }
+    reuse_exact_created => CREATED, |fixture| { fixture.dir() } |dir: PinDir| assert_created(dir, Reuse::Exact);
+    reuse_recreate_created => CREATED, |fixture| { fixture.dir() } |dir: PinDir| assert_created(dir, Reuse::Recreate);
+    reuse_migrate_created => CREATED, |fixture| { (fixture.dir(), migrate()) }
         |(dir, mut how): (PinDir, Migrate<'static>)| { assert_created(dir, Reuse::Migrate(&mut how)); forget(how) };
-    reuse_create_only_created => CREATED.split_at(1).1, |scene| { scene.dir() }
+    reuse_create_only_created => CREATED.split_at(1).1, |fixture| { fixture.dir() }
         |dir: PinDir| assert_created(dir, Reuse::CreateOnly);
 };

@@ -186,14 +186,14 @@ const TRACING: &[Row] = &[
 ];
 
 #[common::test(super::ROOT)]
-fn what_the_docs_say_by_calling() -> Outcome {
-    each(ROWS)
+fn documented_releases_match_the_kernel() -> Outcome {
+    check_rows(ROWS)
 }
 
 #[common::test(super::TRACER)]
-fn what_the_docs_say_of_tracing_by_calling() -> Outcome {
+fn documented_releases_of_tracing_match_the_kernel() -> Outcome {
     if Need::File(KPROBES).unmet().is_none() {
-        return each(TRACING);
+        return check_rows(TRACING);
     }
     // A kernel without kprobes has no tracing programs, whatever its release.
     for (what, _, call) in TRACING {
@@ -204,7 +204,7 @@ fn what_the_docs_say_of_tracing_by_calling() -> Outcome {
 }
 
 /// Every row works on kernels from its release on, and fails on older ones.
-fn each(rows: &[Row]) -> Outcome {
+fn check_rows(rows: &[Row]) -> Outcome {
     let mut wrong = vec![];
     for (what, since, call) in rows {
         let unmet = kernel(since.major.into(), since.minor.into()).unmet();

@@ -55,7 +55,11 @@ pub fn claims(file: &str, source: &str) -> Vec<Claim> {
         let item = scope.enter(line, &paragraphs);
         let before = claims.len();
         for (number, text) in paragraphs.drain(..) {
-            claims.extend(of_paragraph(&format!("{file}:{number}"), &text, &item));
+            claims.extend(claims_of_paragraph(
+                &format!("{file}:{number}"),
+                &text,
+                &item,
+            ));
         }
         // An item without a release of its own has the release of its enclosing struct.
         if claims.len() == before {
@@ -102,7 +106,7 @@ impl Scope {
                 .and_then(|text| text.split('`').next());
             *self = Self {
                 info: info.map(str::to_owned),
-                since: of_paragraph("", first, &[])
+                since: claims_of_paragraph("", first, &[])
                     .first()
                     .map(|claim| claim.version),
                 is_info: info.is_some(),
@@ -126,7 +130,7 @@ impl Scope {
         }
         if self.is_target && line.starts_with(char::is_uppercase) {
             let variant = word(line);
-            let variant = snake(&variant);
+            let variant = snake_case(&variant);
             let found = constant(&format!("BPF_LINK_TYPE_{}", variant.to_uppercase()));
             self.variant = Some(variant);
             return found.into_iter().collect();
@@ -154,7 +158,7 @@ impl Scope {
 }
 
 /// Converts "KprobeMulti" to the kernel's spelling.
-fn snake(name: &str) -> String {
+fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     for c in name.chars() {
         if c.is_uppercase() && !snake.is_empty() {
@@ -166,14 +170,14 @@ fn snake(name: &str) -> String {
 }
 
 /// The claims of a paragraph. Each is about the names in front of it, or about the item.
-fn of_paragraph(place: &str, text: &str, item: &[(String, Version)]) -> Vec<Claim> {
+fn claims_of_paragraph(place: &str, text: &str, item: &[(String, Version)]) -> Vec<Claim> {
     const LINUX: &str = "Linux ";
     let mut claims = vec![];
     let mut rest = text;
     while let Some(at) = rest.find(LINUX) {
         let (before, after) = (&rest[..at], &rest[at + LINUX.len()..]);
         rest = after;
-        let Some(version) = version(after) else {
+        let Some(version) = parse_version(after) else {
             continue;
         };
         // The release that ends a behaviour is not the release that introduced the names in the sentence.
@@ -193,7 +197,7 @@ fn of_paragraph(place: &str, text: &str, item: &[(String, Version)]) -> Vec<Clai
 }
 
 /// Parses `6.18` at the beginning of a text.
-fn version(text: &str) -> Option<Version> {
+fn parse_version(text: &str) -> Option<Version> {
     let mut numbers = text.splitn(3, |c: char| !c.is_ascii_digit());
     let (major, minor) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
     text.starts_with(&format!("{major}.{minor}"))

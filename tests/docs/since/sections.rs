@@ -2,8 +2,8 @@
 
 /// Each section of a file's docs without text, and each paragraph that Markdown parses as the definition of a
 /// link. Such a paragraph is not rendered.
-pub fn lost(file: &str, source: &str) -> Vec<String> {
-    let mut lost = vec![];
+pub fn unrendered(file: &str, source: &str) -> Vec<String> {
+    let mut unrendered = vec![];
     let mut state = State::default();
     for (number, line) in (1..).zip(source.lines()) {
         let line = line.trim();
@@ -15,10 +15,10 @@ pub fn lost(file: &str, source: &str) -> Vec<String> {
             Some(text) => state.read(text.trim()),
             None => state.end(),
         };
-        lost.extend(problem.map(|problem| format!("{file}:{number}: {problem}")));
+        unrendered.extend(problem.map(|problem| format!("{file}:{number}: {problem}")));
     }
-    lost.extend(state.end().map(|problem| format!("{file}: {problem}")));
-    lost
+    unrendered.extend(state.end().map(|problem| format!("{file}: {problem}")));
+    unrendered
 }
 
 /// The position of a line in the docs of an item.

@@ -110,7 +110,7 @@ fn flags_of_a_batch_are_checked() -> Outcome {
 }
 
 #[common::test(BPF)]
-pub fn a_full_map_takes_what_fits() -> Outcome {
+pub fn a_full_map_accepts_the_elements_that_fit() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 100)
             .flags(flags)
@@ -143,7 +143,7 @@ pub fn missing_keys_are_skipped() -> Outcome {
 
 /// A key that is invalid for a trie cannot be deleted. Missing keys count too.
 #[common::test(BPF)]
-fn a_failed_delete_reports_how_many_keys_were_done() -> Outcome {
+fn a_failed_delete_reports_the_number_of_deleted_keys() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 8).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
     let elems = map.elements::<[u32; 2], u64>()?;

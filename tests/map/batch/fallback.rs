@@ -38,7 +38,7 @@ fn results_without_batches_are_the_same() -> Outcome {
     without_batches(|| {
         super::check_batches(MapSpec::new(MapType::HASH, 4, 8, 3000))?;
         super::an_array_is_read_and_updated_in_batches()?;
-        super::failures::a_full_map_takes_what_fits()?;
+        super::failures::a_full_map_accepts_the_elements_that_fit()?;
         super::failures::missing_keys_are_skipped()?;
         if kernel(5, 14).unmet().is_none() {
             super::per_cpu_values_are_read_and_changed_in_batches()?;

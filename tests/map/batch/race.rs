@@ -18,7 +18,7 @@ const WRITERS: u32 = 8;
 const STAYING: u32 = 5000;
 
 #[common::test(BPF)]
-fn elements_that_stay_are_read_once_beside_eight_writers() -> Outcome {
+fn stable_elements_are_read_once_during_writes() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 16_384)
             .flags(flags)
@@ -145,7 +145,7 @@ fn each_element_is_taken_once() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn reading_a_trie_beside_writers_ends() -> Outcome {
+fn reading_a_trie_during_writes_ends() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 4096).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
     let elems = &map.elements::<[u32; 2], u64>()?;

@@ -48,7 +48,7 @@ pub struct Difference {
     pub name: String,
     pub what: String,
     /// True if the kernel is newer than the tables, so that this is no contradiction.
-    pub is_news: bool,
+    pub is_newer: bool,
 }
 
 impl fmt::Display for Difference {
@@ -57,19 +57,19 @@ impl fmt::Display for Difference {
     }
 }
 
-fn wrong(name: impl Into<String>, what: impl Into<String>) -> Difference {
+fn contradiction(name: impl Into<String>, what: impl Into<String>) -> Difference {
     Difference {
         name: name.into(),
         what: what.into(),
-        is_news: false,
+        is_newer: false,
     }
 }
 
-fn news(name: impl Into<String>) -> Difference {
+fn newer_name(name: impl Into<String>) -> Difference {
     Difference {
         name: name.into(),
         what: "the kernel has it, the mirror has not".to_owned(),
-        is_news: true,
+        is_newer: true,
     }
 }
 
@@ -95,7 +95,10 @@ pub fn compare_struct(
             let name = format!("{path}.{}", field.name);
             let found = layout.fields.get(&name);
             if let Some(what) = presence(release, &name, field.since, found.is_some()) {
-                differences.push(wrong(&name, says(what, release, field.since)));
+                differences.push(contradiction(
+                    &name,
+                    presence_message(what, release, field.since),
+                ));
             }
             let (offset, size) = (arm.offset + field.offset, field.size);
             if let Some(found) = found.filter(|f| (f.offset, f.size) != (offset, size)) {
@@ -103,7 +106,7 @@ pub fn compare_struct(
                     "{} bytes at {} in the kernel, {size} at {offset} in the mirror",
                     found.size, found.offset
                 );
-                differences.push(wrong(&name, what));
+                differences.push(contradiction(&name, what));
             }
             mirrored.insert(name);
         }
@@ -112,10 +115,10 @@ pub fn compare_struct(
     for (name, place) in &layout.fields {
         if let Some((_, offset, size)) = BIT_FIELDS.iter().find(|(bits, ..)| bits == name) {
             if !place.is_bits || (place.offset, place.size) != (*offset, *size) {
-                differences.push(wrong(name, format!("{place:?} in the kernel")));
+                differences.push(contradiction(name, format!("{place:?} in the kernel")));
             }
         } else if !mirrored.contains(name) {
-            differences.push(news(name));
+            differences.push(newer_name(name));
         }
     }
     differences
@@ -148,7 +151,7 @@ fn compare_size(
     let is_right = found == arm.size || (found > arm.size && !NEWEST.at_least(release));
     (!is_right).then(|| {
         let what = format!("{found} bytes in the kernel, {} in the mirror", arm.size);
-        wrong(arm.rust, what)
+        contradiction(arm.rust, what)
     })
 }
 
@@ -166,7 +169,7 @@ fn presence(release: Version, name: &str, since: Version, is_there: bool) -> Opt
     }
 }
 
-fn says(what: &str, release: Version, since: Version) -> String {
+fn presence_message(what: &str, release: Version, since: Version) -> String {
     format!("{what} in Linux {release}; the mirror has it since {since}")
 }
 
@@ -197,7 +200,7 @@ pub fn compare_constants(release: Version, enums: &Enums, tables: &[Table]) -> V
         let new = names
             .into_iter()
             .filter(|name| !mirrored.contains(name) && !is_count(name));
-        differences.extend(new.map(news));
+        differences.extend(new.map(newer_name));
     }
     differences
 }
@@ -218,12 +221,12 @@ fn compare_constant(
     if let Some(what) = presence(release, name, since, found.is_some()) {
         // BTF may lack constants that need not be in it.
         if in_btf || found.is_some() {
-            differences.push(wrong(name, says(what, release, since)));
+            differences.push(contradiction(name, presence_message(what, release, since)));
         }
     }
     if let Some((_, found)) = found.filter(|(_, found)| *found != value) {
         let what = format!("{found} in the kernel, {value} in the mirror");
-        differences.push(wrong(name, what));
+        differences.push(contradiction(name, what));
     }
     differences
 }

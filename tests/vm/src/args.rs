@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_come_once_and_all_leaves_out_the_slowest() {
+    fn targets_are_unique_and_all_omits_the_slowest() {
         let args =
             parse("--target s390x-unknown-linux-gnu --target all --cargo check -p x").unwrap();
         let names: Vec<_> = args.targets.iter().map(|target| target.name).collect();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_arguments_are_refused() {
+    fn unknown_arguments_are_rejected() {
         for line in [
             "pin",
             "--dance",

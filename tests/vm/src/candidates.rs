@@ -41,14 +41,14 @@ impl Archive {
         );
         let mut candidates = vec![];
         if arguments.len() > 1 {
-            candidates = madison(&apt.call("apt-cache", &arguments)?);
+            candidates = parse_madison(&apt.call("apt-cache", &arguments)?);
         }
         Ok(Self { apt, candidates })
     }
 
     /// Candidates of a series, the best first. The series `newest` is the newest in the archive.
     pub fn candidates(&self, slot: &str) -> Vec<Candidate> {
-        best(&self.candidates, slot)
+        newest_candidates(&self.candidates, slot)
     }
 
     /// The suites that are searched, for a message.
@@ -64,7 +64,7 @@ impl Archive {
 }
 
 /// `package | version | source`, one a line.
-fn madison(text: &str) -> Vec<Candidate> {
+fn parse_madison(text: &str) -> Vec<Candidate> {
     text.lines()
         .filter_map(|line| {
             let mut columns = line.split('|').map(str::trim);
@@ -98,7 +98,7 @@ pub fn series(version: &str) -> String {
         .join(".")
 }
 
-fn best(candidates: &[Candidate], slot: &str) -> Vec<Candidate> {
+fn newest_candidates(candidates: &[Candidate], slot: &str) -> Vec<Candidate> {
     let newest = || {
         candidates
             .iter()
@@ -140,7 +140,7 @@ linux-binary-7.2.12+deb13-cloud-amd64 | 7.2.12-1~bpo13+1 | http://a.example/debi
 ";
 
     fn packages(slot: &str) -> Vec<String> {
-        best(&madison(MADISON), slot)
+        newest_candidates(&parse_madison(MADISON), slot)
             .into_iter()
             .map(|candidate| candidate.package)
             .collect()
@@ -167,7 +167,7 @@ linux-binary-7.2.12+deb13-cloud-amd64 | 7.2.12-1~bpo13+1 | http://a.example/debi
             "linux-image-7.3.4+deb13-cloud-amd64",
         ];
         assert_eq!(packages("newest"), both);
-        assert!(best(&[], "newest").is_empty());
+        assert!(newest_candidates(&[], "newest").is_empty());
     }
 
     #[test]

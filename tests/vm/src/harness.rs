@@ -140,7 +140,7 @@ left out passes: 3 of 12 stops
 ";
 
     #[test]
-    fn reads_libtest() {
+    fn parses_libtest() {
         let harness = parse(LIBTEST);
         assert_eq!(harness.failed, ["a::fails"]);
         assert_eq!(
@@ -154,7 +154,7 @@ left out passes: 3 of 12 stops
     }
 
     #[test]
-    fn reads_libtest_mimic() {
+    fn parses_libtest_mimic() {
         let harness = parse(MIMIC);
         assert_eq!(harness.failed, ["fails", "also_fails"]);
         let reason = "needs Linux 6.5: path_fd (and more)";
@@ -172,7 +172,7 @@ left out passes: 3 of 12 stops
     }
 
     #[test]
-    fn reads_an_empty_program() {
+    fn parses_an_empty_program() {
         let harness = parse(
             "\nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured\n",
         );
@@ -181,7 +181,7 @@ left out passes: 3 of 12 stops
     }
 
     #[test]
-    fn no_result_is_no_result() {
+    fn output_without_a_result_is_unfinished() {
         for output in [
             "",
             "test a ... ok\n",

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_come_once_and_entries_are_aligned() {
+    fn directories_are_unique_and_entries_aligned() {
         let mut archive = Archive {
             out: vec![],
             number: 0,
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_its_size_is_noticed() {
+    fn a_file_that_changes_its_size_is_an_error() {
         let mut archive = Archive {
             out: vec![],
             number: 0,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn interpreters_are_seen() {
+    fn interpreters_are_detected() {
         let mut elf = b"\x7fELF\x02\x01".to_vec();
         elf.resize(64 + 2 * 56, 0);
         (elf[32], elf[54], elf[56]) = (64, 56, 2);

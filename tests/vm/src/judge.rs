@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn release_strings() {
+    fn parses_release_strings() {
         assert_eq!(release("5.10.0-46-cloud-amd64"), Some((5, 10)));
         assert_eq!(release("7.3-rc7"), Some((7, 3)));
         for text in ["", "6", "six.one", "6-1", " 6.1"] {
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_program() {
+    fn a_passing_program_has_no_failures() {
         let skips = "test a ... ignored (needs root: mount)\ntest b ... ignored, needs Linux 6.5\n";
         let good = verdict(
             &(skips.to_owned() + &result("ok", 3, 0, 2)),
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_that_is_not_allowed_fails() {
+    fn a_skip_without_a_missing_need_fails() {
         let verdict = verdict(
             &("test a ... ignored\n".to_owned() + &result("ok", 3, 0, 1)),
             Status::Code(0),

@@ -19,7 +19,7 @@ pub struct Kernel {
 
 /// The kernels on this machine, and those that can be fetched, for one target.
 #[derive(Debug)]
-pub struct Cellar {
+pub struct KernelStore {
     dir: PathBuf,
     apt: PathBuf,
     target: &'static Target,
@@ -29,7 +29,7 @@ pub struct Cellar {
     _lock: File,
 }
 
-impl Cellar {
+impl KernelStore {
     /// Opens the kernels under `state`; waits for another run that is fetching.
     pub fn open(state: &Path, target: &'static Target, refresh: bool) -> Result<Self, String> {
         let dir = directory(state, "kernels", target.kernel);
@@ -184,7 +184,7 @@ pub fn host() -> Kernel {
 }
 
 /// The kernel in a file of the caller's.
-pub fn own(image: &Path) -> Result<Kernel, String> {
+pub fn kernel_from_file(image: &Path) -> Result<Kernel, String> {
     let image = image
         .canonicalize()
         .map_err(|error| format!("{}: {error}", image.display()))?;
@@ -304,7 +304,7 @@ mod tests {
 
     const DEFAULT: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "newest"];
 
-    fn chosen(wanted: &[&str], newest: Option<&str>) -> Result<Vec<String>, String> {
+    fn choose_slots(wanted: &[&str], newest: Option<&str>) -> Result<Vec<String>, String> {
         choose(
             &DEFAULT,
             &wanted
@@ -317,20 +317,23 @@ mod tests {
 
     #[test]
     fn series_are_matched_number_by_number() {
-        assert_eq!(chosen(&[], None).unwrap(), DEFAULT);
-        assert_eq!(chosen(&["6.1"], None).unwrap(), ["6.1"]);
-        assert_eq!(chosen(&["6"], None).unwrap(), ["6.1", "6.12", "6.18"]);
+        assert_eq!(choose_slots(&[], None).unwrap(), DEFAULT);
+        assert_eq!(choose_slots(&["6.1"], None).unwrap(), ["6.1"]);
+        assert_eq!(choose_slots(&["6"], None).unwrap(), ["6.1", "6.12", "6.18"]);
         assert_eq!(
-            chosen(&["6.18", "6", "6.1"], None).unwrap(),
+            choose_slots(&["6.18", "6", "6.1"], None).unwrap(),
             ["6.18", "6.1", "6.12"]
         );
     }
 
     #[test]
-    fn newest_answers_to_its_series() {
-        assert_eq!(chosen(&["7.3"], Some("7.3")).unwrap(), ["newest"]);
-        assert_eq!(chosen(&["newest", "7"], Some("7.3")).unwrap(), ["newest"]);
-        assert_eq!(chosen(&["7.3"], None).unwrap(), ["7.3"]);
+    fn newest_matches_its_series() {
+        assert_eq!(choose_slots(&["7.3"], Some("7.3")).unwrap(), ["newest"]);
+        assert_eq!(
+            choose_slots(&["newest", "7"], Some("7.3")).unwrap(),
+            ["newest"]
+        );
+        assert_eq!(choose_slots(&["7.3"], None).unwrap(), ["7.3"]);
     }
 
     #[test]
@@ -352,9 +355,9 @@ mod tests {
 
     #[test]
     fn any_series_may_be_selected() {
-        assert_eq!(chosen(&["6.16"], Some("7.3")).unwrap(), ["6.16"]);
+        assert_eq!(choose_slots(&["6.16"], Some("7.3")).unwrap(), ["6.16"]);
         for want in ["", "new", "4", "6.1.0", "../x", "6.x"] {
-            assert!(chosen(&[want], Some("7.3")).is_err(), "{want:?}");
+            assert!(choose_slots(&[want], Some("7.3")).is_err(), "{want:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ use args::{Args, Command};
 use guest::plan::{Job, Plan};
 use guest::wire::{Record, Status};
 use initramfs::Contents;
-use kernel::{Cellar, Kernel};
+use kernel::{Kernel, KernelStore};
 use programs::{Programs, Wanted, Workspace};
 use qemu::Machine;
 use report::GuestReport;
@@ -75,13 +75,13 @@ fn list(args: &Args) -> Result<ExitCode, String> {
     let state = Workspace::find()?.state;
     let mut code = ExitCode::SUCCESS;
     for &target in &args.targets {
-        let mut cellar = Cellar::open(&state, target, args.refresh)?;
-        for slot in cellar.slots(&args.kernels)? {
+        let mut kernel_store = KernelStore::open(&state, target, args.refresh)?;
+        for slot in kernel_store.slots(&args.kernels)? {
             if slot == HOST {
                 println!("{:12} {slot:8} this machine's", target.name);
                 continue;
             }
-            match cellar.describe(&slot) {
+            match kernel_store.describe(&slot) {
                 Ok(line) => println!("{:12} {line}", target.name),
                 Err(why) => {
                     println!("{:12} {slot:8} missing: {why}", target.name);
@@ -117,13 +117,13 @@ fn kernels(
 ) -> Result<Vec<Result<Kernel, Box<GuestReport>>>, String> {
     let mut found: Vec<Result<Kernel, Box<GuestReport>>> = vec![];
     for image in &args.images {
-        found.push(Ok(kernel::own(image)?));
+        found.push(Ok(kernel::kernel_from_file(image)?));
     }
     if !args.images.is_empty() && args.kernels.is_empty() {
         return Ok(found);
     }
-    let mut cellar = Cellar::open(state, target, args.refresh)?;
-    for slot in cellar.slots(&args.kernels)? {
+    let mut kernel_store = KernelStore::open(state, target, args.refresh)?;
+    for slot in kernel_store.slots(&args.kernels)? {
         if slot == HOST {
             found.push(if target.is_native() {
                 Ok(kernel::host())
@@ -135,7 +135,7 @@ fn kernels(
             });
             continue;
         }
-        match cellar.get(&slot) {
+        match kernel_store.get(&slot) {
             Ok(kernel)
                 if found
                     .iter()
@@ -269,7 +269,7 @@ fn boot(
     let console = scratch.join(&name);
     let mut report = GuestReport::new(prepared.target, &kernel.label);
     let begun = Instant::now();
-    let mut see = |record| report.see(record);
+    let mut see = |record| report.add_record(record);
     let (ended, phases) = if kernel.label == HOST {
         let (ended, phase) = run_natively(args, prepared, scratch, &mut see);
         (ended, Vec::from_iter(phase))

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_lines_are_refused() {
+    fn unknown_lines_are_rejected() {
         for text in [
             "",
             "job test\nphase nobody\n",

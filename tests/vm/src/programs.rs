@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn package_ids_of_both_forms() {
+    fn parses_package_ids_of_both_forms() {
         assert_eq!(
             package_name(&json!({ "package_id": "path+file:///src/vm#0.1.0" })),
             "vm"

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     /// A shell script in place of QEMU.
-    fn play(script: &str, timeout: Duration) -> (Result<(), String>, Vec<Record>) {
+    fn run_script(script: &str, timeout: Duration) -> (Result<(), String>, Vec<Record>) {
         let mut child = Command::new("sh")
             .args(["-c", script])
             .stdout(Stdio::piped())
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_sends_its_last_record_succeeds() {
-        let (ended, records) = play("echo '0 boot 6.1'; echo '1 end '", LONG);
+        let (ended, records) = run_script("echo '0 boot 6.1'; echo '1 end '", LONG);
         assert_eq!(ended, Ok(()));
         assert_eq!(records, [Record::Boot("6.1".into()), Record::End]);
     }
@@ -253,7 +253,7 @@ mod tests {
                 "exit status: 3",
             ),
         ] {
-            let (ended, _) = play(script, LONG);
+            let (ended, _) = run_script(script, LONG);
             let said = ended.unwrap_err();
             assert!(
                 said.contains(why) && said.contains("said"),
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_guest_that_hangs_is_killed() {
         let begun = Instant::now();
-        let (ended, records) = play(
+        let (ended, records) = run_script(
             "echo '0 boot 6.1'; exec sleep 60",
             Duration::from_millis(500),
         );

@@ -71,7 +71,7 @@ impl GuestReport {
     }
 
     /// Takes the next record.
-    pub fn see(&mut self, record: Record) {
+    pub fn add_record(&mut self, record: Record) {
         match record {
             Record::Boot(release) => self.release = Some(release),
             Record::Phase(name) => self.enter(&name, None),
@@ -83,7 +83,7 @@ impl GuestReport {
                     stdout: vec![],
                     stderr: vec![],
                 });
-                self.unfinished(before);
+                self.report_unfinished(before);
             }
             Record::Out(mut bytes) => self.running(|program| program.stdout.append(&mut bytes)),
             Record::Err(mut bytes) => self.running(|program| program.stderr.append(&mut bytes)),
@@ -99,7 +99,7 @@ impl GuestReport {
             self.faults.push(why);
         }
         let program = self.program.take();
-        self.unfinished(program);
+        self.report_unfinished(program);
         self.count_what_ran(phases, filtered);
     }
 
@@ -121,7 +121,7 @@ impl GuestReport {
         }
     }
 
-    fn unfinished(&mut self, program: Option<Running>) {
+    fn report_unfinished(&mut self, program: Option<Running>) {
         let Some(Running {
             name,
             stdout,
@@ -250,8 +250,10 @@ mod tests {
 
     fn guest(records: impl IntoIterator<Item = Record>) -> GuestReport {
         let mut report = GuestReport::new(OWN, "6.1");
-        report.see(Record::Boot("6.1.0-50-cloud-amd64".into()));
-        records.into_iter().for_each(|record| report.see(record));
+        report.add_record(Record::Boot("6.1.0-50-cloud-amd64".into()));
+        records
+            .into_iter()
+            .for_each(|record| report.add_record(record));
         report
     }
 
@@ -265,9 +267,9 @@ mod tests {
     }
 
     #[test]
-    fn sums_over_phases() {
+    fn counts_are_summed_over_phases() {
         let mut report = guest(phases([GOOD, GOOD]));
-        report.see(Record::NoPhase("none/0".into(), "not permitted".into()));
+        report.add_record(Record::NoPhase("none/0".into(), "not permitted".into()));
         report.end(Ok(()), &PHASES[..3], false);
         assert_eq!(report.sums(), [4, 0, 1]);
         assert_eq!(report.faults, [""; 0]);
@@ -302,8 +304,8 @@ mod tests {
     #[test]
     fn a_guest_that_dies_names_the_running_program() {
         let mut report = guest([Record::Phase("root".into())]);
-        report.see(Record::Start("tests/pin".into()));
-        report.see(Record::Err(b"last words\n".into()));
+        report.add_record(Record::Start("tests/pin".into()));
+        report.add_record(Record::Err(b"last words\n".into()));
         report.end(Err("panic".into()), &PHASES, false);
         assert_eq!(
             report.faults,
@@ -320,7 +322,7 @@ mod tests {
             Record::Phase("dance".into()),
         ] {
             let mut report = guest([]);
-            report.see(record);
+            report.add_record(record);
             assert_eq!(report.sums(), [0, 1, 0]);
         }
     }

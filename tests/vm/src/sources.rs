@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_entries() {
+    fn parses_one_line_entries() {
         let text = "\
 # deb http://commented.example/debian bookworm main
 deb-src http://source.example/debian bookworm main
@@ -196,7 +196,7 @@ deb http://truncated.example
     }
 
     #[test]
-    fn deb822_stanzas() {
+    fn parses_deb822_stanzas() {
         let text = "\
 Types: deb
 URIs: http://off.example/debian
@@ -243,13 +243,13 @@ components: main
     }
 
     #[test]
-    fn another_distribution_has_none() {
+    fn another_distribution_has_no_mirrors() {
         let text = "deb http://archive.example/ubuntu noble main\ndeb http://archive.example/ubuntu noble-security main\n";
         assert_eq!(pick(&one_line(text)), Mirrors::default());
     }
 
     #[test]
-    fn files_are_read_in_apt_s_order() {
+    fn files_are_read_in_the_order_of_apt() {
         let dir = std::env::temp_dir().join(format!("vm-sources-{}", std::process::id()));
         let parts = dir.join("sources.list.d");
         std::fs::create_dir_all(&parts).unwrap();

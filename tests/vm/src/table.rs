@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// The whole report. Its last line holds the sums.
 pub fn render(guests: &[GuestReport], phases: &[Phase]) -> String {
     let mut text = String::from("\n");
-    grid(&mut text, guests, phases);
+    push_table(&mut text, guests, phases);
     skips(&mut text, guests);
     left_out(&mut text, guests);
     failures(&mut text, guests);
@@ -43,7 +43,7 @@ pub fn sums(guests: &[GuestReport]) -> [usize; 3] {
         .fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z])
 }
 
-fn grid(text: &mut String, guests: &[GuestReport], phases: &[Phase]) {
+fn push_table(text: &mut String, guests: &[GuestReport], phases: &[Phase]) {
     let mut rows = vec![vec![
         "passed/skipped/failed".to_owned(),
         "kernel".to_owned(),

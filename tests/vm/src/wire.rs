@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_every_byte_and_back() {
+    fn every_byte_survives_escaping() {
         let all: Vec<u8> = (0..=255).collect();
         let text = escape(&all);
         assert!(text.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
@@ -126,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_broken_escape() {
+    fn a_broken_escape_is_rejected() {
         for text in ["\\", "\\x", "\\x1", "\\y00", "\\xzz", "\\xé"] {
             assert_eq!(unescape(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn records_come_back() {
+    fn records_survive_encoding() {
         let records = [
             Record::Boot("6.1.0-50-cloud-amd64".into()),
             Record::Phase("none/0".into()),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_is_no_record() {
+    fn a_partial_line_is_not_a_record() {
         for line in [
             "",
             "\n",

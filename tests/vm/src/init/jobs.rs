@@ -31,7 +31,7 @@ pub fn run(link: &Link, plan: &Plan) -> Result<(), String> {
                 }
                 link.send(&Record::Phase(phase.name.to_owned()));
                 for (number, program) in programs.iter().enumerate() {
-                    one(
+                    run_job(
                         link,
                         *phase,
                         number,
@@ -45,7 +45,7 @@ pub fn run(link: &Link, plan: &Plan) -> Result<(), String> {
         }
         Job::Run(example) => {
             let root = find("root").expect("root is a phase");
-            one(
+            run_job(
                 link,
                 root,
                 0,
@@ -68,7 +68,7 @@ fn prepare(phase: Phase) -> Result<(), String> {
     })
 }
 
-fn one(
+fn run_job(
     link: &Link,
     phase: Phase,
     number: usize,
