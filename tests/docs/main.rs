@@ -2,6 +2,7 @@
 
 mod guide;
 mod layers;
+mod pages;
 mod since;
 
 fn main() -> std::process::ExitCode {
