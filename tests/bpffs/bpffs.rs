@@ -297,7 +297,7 @@ fn a_nul_byte_is_rejected_before_any_syscall() -> Outcome {
     // The part before the NUL exists.
     let error = FileSystem::at("/proc\0/self").expect_err("a NUL");
     assert_eq!(error.raw_os_error(), None);
-    assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
+    assert_cause_matches!(error, Cause::InvalidPath { .. });
     assert!(
         error
             .to_string()
@@ -306,7 +306,7 @@ fn a_nul_byte_is_rejected_before_any_syscall() -> Outcome {
     );
     let long = format!("/{}\0", "p".repeat(5000));
     let error = FileSystem::at(&long).expect_err("a NUL at the end of a long path");
-    assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
+    assert_cause_matches!(error, Cause::InvalidPath { .. });
     Ok(())
 }
 

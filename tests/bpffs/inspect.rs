@@ -436,7 +436,7 @@ fn an_invalid_path_fails() -> Outcome {
     let problem = "the path contains a NUL byte at offset 5".into();
     fails(Path::new("/proc\0"), None, Cause::InvalidPath { problem });
     let error = Bpffs::inspect("").expect_err("no path");
-    assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
+    assert_cause_matches!(error, Cause::InvalidPath { .. });
     let dir = directory();
     let cause = Cause::TooLong {
         what: "name",
@@ -457,10 +457,7 @@ fn an_unsearchable_directory_fails_with_its_mode() -> Outcome {
         as_user(CapabilitySet::empty(), || {
             let error = Bpffs::inspect(path.join("inside")).expect_err("not allowed");
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
-            assert!(
-                matches!(error.cause(), Some(Cause::Blocked { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::Blocked { .. });
         });
         drop(bpffs);
         Ok(())

@@ -29,7 +29,7 @@ pub use bpf_pin::dir::{LockMode, Wait};
 pub use allocations::{Allocations, CountingAllocator, count_allocations};
 pub use bpffs::{TestFs, escaped};
 pub use devices::{add_device, remove_device};
-pub use failures::{assert_cause, assert_fails};
+pub use failures::{IsCause, assert_cause, assert_fails, invalid_names, not_bpffs};
 pub use links::{
     BTF, Cgroup, KPROBES, LOOPBACK, attached_progs, cgroup_prog, function_btf_id, link_ids,
     links_of_progs, prog_returning, struct_btf_id, tcx_prog, tracepoint_btf_id, xdp_prog,

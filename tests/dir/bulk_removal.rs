@@ -189,6 +189,6 @@ fn remove_where_removes_directories_with_their_content() -> Outcome {
         "links are not followed"
     );
     let error = held.pin(&map, "late").unwrap_err();
-    assert!(matches!(error.cause(), Some(Cause::Removed { .. })));
+    assert_cause_matches!(error, Cause::Removed { .. });
     Ok(())
 }

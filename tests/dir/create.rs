@@ -9,7 +9,6 @@ use std::sync::Barrier;
 use std::thread;
 
 use bpf_pin::PinDir;
-use bpf_pin::bpffs::FileSystem;
 use bpf_pin::dir::Metadata;
 use bpf_pin::error::{Cause, Operation};
 use common::*;
@@ -246,7 +245,7 @@ fn relative_paths_are_accepted() -> Outcome {
         assert_eq!(names_in(&PinDir::open("c")?), ["d"]);
         // On a bpffs ".." is treated like any other name, and names there may not contain a '.'.
         let error = unwrap_err(PinDir::create("..", 0o700));
-        assert!(matches!(error.cause(), Some(Cause::Dot { .. })), "{error}");
+        assert_cause_matches!(error, Cause::Dot { .. });
         change_dir(&fs.at("a"))?;
         PinDir::create("deeper", 0o700)?;
         assert_eq!(names_in(&PinDir::open(".")?), ["b", "deeper"]);
@@ -257,10 +256,7 @@ fn relative_paths_are_accepted() -> Outcome {
         change_dir(&outside.path().join("x"))?;
         PinDir::create("../way/e", 0o700)?;
         let error = unwrap_err(PinDir::create("f", 0o700));
-        assert!(
-            matches!(error.cause(), Some(Cause::NotBpffs { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NotBpffs { .. });
         assert_eq!(fs::read_dir(".")?.count(), 0);
         Ok(())
     })?;
@@ -312,20 +308,8 @@ fn a_path_may_cross_mounts() -> Outcome {
         mount_at("tmpfs", dir.path().join("outer/a"));
         for end in ["outer/a", "outer/a/c", "outer/a/c/d"] {
             let error = unwrap_err(PinDir::create(dir.path().join(end), 0o700));
-            let path = dir.path().join("outer/a");
-            let found = FileSystem::at(&path)?;
-            let missing = None;
-            assert_fails(
-                &error,
-                Operation::CreateDir,
-                None,
-                Cause::NotBpffs {
-                    path,
-                    found,
-                    missing,
-                    hidden: None,
-                },
-            );
+            let cause = not_bpffs(dir.path().join("outer/a"), None);
+            assert_fails(&error, Operation::CreateDir, None, cause);
         }
         assert_eq!(fs::read_dir(dir.path().join("outer/a"))?.count(), 0);
         Ok(())

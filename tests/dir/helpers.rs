@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Debug;
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -61,6 +62,15 @@ pub fn names_in(dir: &PinDir) -> Vec<String> {
         .map(|entry| entry.unwrap().name().to_str().unwrap().to_owned())
         .filter(|name| !name.ends_with(".debug"))
         .collect();
+    names.sort();
+    names
+}
+
+/// Lists the directory at a path, like `names_in`.
+pub fn names_at(path: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(path).expect("the directory can be listed");
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| !name.contains('.')).collect();
     names.sort();
     names
 }

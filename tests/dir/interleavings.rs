@@ -4,7 +4,7 @@
 use bpf_pin::dir::{LockMode, Wait};
 use bpf_pin::error::Cause;
 use bpf_pin::{Map, PinDir};
-use common::{Need, Stop, TestFs, Tracee, become_user, cap, hash, kernel};
+use common::{Need, Stop, TestFs, Tracee, assert_cause_matches, become_user, cap, hash, kernel};
 use rustix::thread::CapabilitySet;
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -100,10 +100,7 @@ fn remove_leftovers_reports_a_directory_that_a_killed_replace_if_displaced() {
     let [error] = &report.failed[..] else {
         panic!("{:?}", report.failed)
     };
-    assert!(
-        matches!(error.cause(), Some(Cause::NotAnObject { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::NotAnObject { .. });
     let names = hidden(&fs);
     id_of(&dir.open_dir(&names[0]).unwrap(), "inner");
 }
@@ -180,10 +177,7 @@ fn remove_leftovers_reports_a_pin_that_a_killed_publish_displaced() {
     let [error] = &report.failed[..] else {
         panic!("{:?}", report.failed)
     };
-    assert!(
-        matches!(error.cause(), Some(Cause::NotADirectory { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::NotADirectory { .. });
     assert_eq!(id_of(&dir, &hidden(&fs)[0]), id);
 }
 

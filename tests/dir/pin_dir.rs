@@ -139,12 +139,7 @@ fn a_directory_on_another_file_system_is_rejected() -> Outcome {
         let found = FileSystem::at(&path)?;
         assert_eq!(found.to_string(), name);
         let at = path.clone();
-        let cause = |missing| Cause::NotBpffs {
-            path: at.clone(),
-            found,
-            missing,
-            hidden: None,
-        };
+        let cause = |missing| not_bpffs(&at, missing);
         assert_fails(&error, Operation::OpenDir, None, cause(None));
 
         let inside = path.join("gone/app");
@@ -268,21 +263,8 @@ fn from_fd_rejects_other_descriptors_and_returns_them() -> Outcome {
     for fd in [directory, file, object, pipe] {
         let (number, inode) = (fd.as_raw_fd(), fstat(&fd)?.st_ino);
         let path = format!("/proc/self/fd/{number}");
-        let found = FileSystem::at(&path)?;
         let (fd, error) = unwrap_err(PinDir::from_fd(fd)).into_parts();
-        let missing = None;
-        let path = path.into();
-        assert_fails(
-            &error,
-            Operation::DirFromFd,
-            None,
-            Cause::NotBpffs {
-                path,
-                found,
-                missing,
-                hidden: None,
-            },
-        );
+        assert_fails(&error, Operation::DirFromFd, None, not_bpffs(path, None));
         assert_eq!(
             (fd.as_raw_fd(), fstat(&fd)?.st_ino),
             (number, inode),

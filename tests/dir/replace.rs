@@ -316,10 +316,7 @@ fn keeping_mode() -> Outcome {
     assert_eq!((found.uid(), found.gid()), (0, 0));
     let error = as_user(CapabilitySet::BPF, || dir.get::<Map>(NAME).unwrap_err());
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
-    assert!(
-        matches!(error.cause(), Some(Cause::Blocked { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Blocked { .. });
     Ok(())
 }
 

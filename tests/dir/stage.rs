@@ -7,7 +7,6 @@ mod replaced_set;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
 
 use bpf_pin::dir::{Published, Stage};
 use bpf_pin::error::{Cause, Failed, Operation};
@@ -16,6 +15,7 @@ use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::CapabilitySet;
 
+use crate::helpers::names_at;
 use crate::stress::{StressTest, has_exchange};
 
 const SET: &str = "current";
@@ -49,15 +49,6 @@ fn remove_leftovers_removes_the_stage_of_a_dead_process() -> Outcome {
     stress::run("killed_with_a_stage")
 }
 
-/// The names in a directory, without the kernel's own two files.
-fn names(path: impl AsRef<Path>) -> Vec<String> {
-    let entries = fs::read_dir(path).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| !name.contains('.')).collect();
-    names.sort();
-    names
-}
-
 /// Stages a set in which every pin holds `map`.
 fn staged<'d>(dir: &'d PinDir, map: &Map, pins: &[&str]) -> Stage<'d> {
     let stage = dir.stage(SET).expect("a stage");
@@ -89,14 +80,14 @@ fn a_set_is_published_under_a_new_name() -> Outcome {
     let published = publish(stage)?;
     assert!(published.old.is_none() && !published.had_gap);
     assert_eq!(fs.names(), [SET]);
-    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    assert_eq!(names_at(fs.at(SET)), ["a", "b"]);
     assert_eq!(published.dir.path(), fs.at(SET));
     assert_eq!(dir.metadata(SET)?.inode(), inode);
     // The returned directory can be locked, so it is the one at its path.
     drop(published.dir.lock(LockMode::Exclusive, Wait::Forever)?);
     assert_eq!(dir.open_dir(SET)?.identity("a")?, map.identity()?);
     drop(published);
-    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    assert_eq!(names_at(fs.at(SET)), ["a", "b"]);
     // An empty set can be published, too.
     assert!(publish(dir.stage("empty")?)?.old.is_none());
     assert_eq!(fs.names(), [SET, "empty"]);
@@ -115,17 +106,17 @@ fn a_set_replaces_another() -> Outcome {
         (&maps[0], &["a"]),
     ] {
         let reader = dir.open_dir(SET)?;
-        let old_pins = names(fs.at(SET));
+        let old_pins = names_at(fs.at(SET));
         let stage = staged(&dir, map, pins);
-        assert_eq!(names(fs.at(SET)), old_pins);
+        assert_eq!(names_at(fs.at(SET)), old_pins);
         let published = publish(stage)?;
         assert_eq!(published.had_gap, !has_exchange());
-        assert_eq!(names(fs.at(SET)), pins);
+        assert_eq!(names_at(fs.at(SET)), pins);
         let old = published.old.expect("the entry that had the name");
         // The old set is complete under a hidden name, and it is the directory that the reader
         // holds.
         assert_eq!(fs.names().len(), 2);
-        assert_eq!(names(old.path()), old_pins);
+        assert_eq!(names_at(old.path()), old_pins);
         assert!(fs.names()[0].starts_with(HIDDEN));
         let (ours, theirs) = (old.own_metadata()?, reader.own_metadata()?);
         assert_eq!(ours.inode(), theirs.inode());
@@ -186,7 +177,7 @@ fn dropping_a_stage_removes_it() -> Outcome {
         assert_eq!(fs.names(), [SET]);
     }
     // The published set is unchanged, and the map still exists.
-    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    assert_eq!(names_at(fs.at(SET)), ["a", "b"]);
     assert_eq!(dir.open_dir(SET)?.identity("a")?, map.identity()?);
     Ok(())
 }
@@ -217,13 +208,13 @@ fn a_stage_is_published_with_its_mode() -> Outcome {
 /// Publishes and expects a failure. The stage survives under its hidden name.
 #[track_caller]
 fn publish_fails<'d>(stage: Stage<'d>, errno: Option<i32>, cause: Cause) -> Stage<'d> {
-    let (hidden, pins) = (stage.path().to_owned(), names(stage.path()));
+    let (hidden, pins) = (stage.path().to_owned(), names_at(stage.path()));
     let failed: Failed<Stage<'d>> = stage.publish().unwrap_err();
     let (stage, error) = failed.into_parts();
     assert_fails(&error, Operation::Publish, errno, cause);
     assert!(error.path().unwrap().ends_with(SET));
     assert_eq!(stage.path(), hidden);
-    assert_eq!(names(&hidden), pins);
+    assert_eq!(names_at(&hidden), pins);
     stage
 }
 
@@ -253,7 +244,7 @@ fn publish_rejects_a_pin() -> Outcome {
     let published = publish(stage)?;
     assert!(published.old.is_none());
     assert_eq!(fs.names(), [SET]);
-    assert_eq!(names(fs.at(SET)), ["a", "b", "c"]);
+    assert_eq!(names_at(fs.at(SET)), ["a", "b", "c"]);
     // Alternatively, the stage is dropped after the failure.
     dir.remove_dir_all(SET)?;
     dir.pin(&other, SET)?;
@@ -275,7 +266,7 @@ fn publish_rejects_a_symbolic_link() -> Outcome {
         let stage = staged(&dir, &map, &["a"]);
         let stage = publish_fails(stage, None, Cause::SymbolicLink { path });
         assert_eq!(fs::read_link(fs.at(SET))?.to_str(), Some(target));
-        assert!(names(fs.at("target")).is_empty());
+        assert!(names_at(fs.at("target")).is_empty());
         fs::remove_file(fs.at(SET))?;
         publish(stage)?;
         assert_eq!(fs.names(), [SET, "target"]);
@@ -305,12 +296,12 @@ fn publish_rejects_a_mount_point() -> Outcome {
             wait_until("unmounted", || {
                 unmount(&path, UnmountFlags::empty()).is_ok()
             });
-            assert_eq!(names(&path).len(), 1);
+            assert_eq!(names_at(&path).len(), 1);
             let published = publish(stage)?;
             assert_eq!(published.had_gap, !has_exchange());
             drop(published);
-            assert_eq!(names(&path), ["a"]);
-            assert_eq!(names(&root), [SET]);
+            assert_eq!(names_at(&path), ["a"]);
+            assert_eq!(names_at(&root), [SET]);
         }
         drop(dir);
         wait_until("unmounted", || {
@@ -349,7 +340,7 @@ fn publish_reports_a_removed_directory() -> Outcome {
     assert_eq!(failed.error().raw_os_error(), Some(libc::ENOENT));
     assert_eq!(failed.cause(), Some(&Cause::Missing { path }), "{failed}");
     drop(failed);
-    assert!(names(&parent).is_empty());
+    assert!(names_at(&parent).is_empty());
     Ok(())
 }
 
@@ -370,11 +361,11 @@ fn publish_reports_a_sticky_directory() -> Outcome {
         publish_fails(stage, Some(libc::EPERM), cause)
     });
     assert_eq!(dir.metadata(SET)?.inode(), inode);
-    assert_eq!(names(fs.at(SET)), ["a"]);
+    assert_eq!(names_at(fs.at(SET)), ["a"]);
     assert_eq!(fs.names().len(), 2);
     // Root may replace the set of another user.
     drop(publish(stage)?);
-    assert_eq!(names(fs.at(SET)), ["b"]);
+    assert_eq!(names_at(fs.at(SET)), ["b"]);
     assert_eq!(dir.metadata(SET)?.uid(), 1234);
     assert_eq!(fs.names(), [SET]);
     Ok(())
@@ -387,7 +378,7 @@ fn stage_needs_write_permission() -> Outcome {
     let error = as_user(CapabilitySet::BPF, || dir.stage(SET).unwrap_err());
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     assert_eq!(error.operation(), Operation::Stage);
-    assert!(matches!(error.cause(), Some(Cause::Blocked { .. })));
+    assert_cause_matches!(error, Cause::Blocked { .. });
     assert!(fs.names().is_empty());
     Ok(())
 }
@@ -396,27 +387,9 @@ fn stage_needs_write_permission() -> Outcome {
 fn stage_rejects_an_invalid_name() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    type IsIt = fn(&Cause) -> bool;
-    for (name, is_it) in [
-        (
-            "",
-            (|cause| matches!(cause, Cause::InvalidPath { .. })) as IsIt,
-        ),
-        ("..", |cause| matches!(cause, Cause::Dot { .. })),
-        ("a/b", |cause| matches!(cause, Cause::InvalidPath { .. })),
-        (&"n".repeat(256), |cause| {
-            matches!(
-                cause,
-                Cause::TooLong {
-                    what: "name",
-                    length: 256,
-                    limit: 255
-                }
-            )
-        }),
-    ] {
+    for (name, is_expected) in invalid_names() {
         let error = dir.stage(name).unwrap_err();
-        assert!(error.cause().is_some_and(is_it), "{error}");
+        assert!(error.cause().is_some_and(is_expected), "{error}");
         assert_eq!(error.raw_os_error(), None, "{error}");
         assert!(fs.names().is_empty());
     }
@@ -451,7 +424,7 @@ fn killed_with_a_stage() -> Outcome {
     let report = dir.remove_leftovers()?;
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     assert_eq!((report.removed.len(), report.restored.len()), (1, 0));
-    assert_eq!(names(alive.path()), ["a", "b"]);
+    assert_eq!(names_at(alive.path()), ["a", "b"]);
     drop(publish(alive)?);
     assert_eq!(fs.names(), [SET, "flows"]);
     Ok(())

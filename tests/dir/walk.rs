@@ -133,7 +133,7 @@ fn every_type_of_entry_is_reported() -> Outcome {
             Some("link") => assert_eq!(entry.get::<bpf_pin::Object>()?.id()?, link.id()?),
             Some("dir") => {
                 let error = entry.get::<bpf_pin::Object>().unwrap_err();
-                assert!(matches!(error.cause(), Some(Cause::NotAnObject { .. })));
+                assert_cause_matches!(error, Cause::NotAnObject { .. });
             }
             Some("symbolic") => {
                 let error = entry.get::<bpf_pin::Object>().unwrap_err();

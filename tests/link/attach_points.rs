@@ -148,7 +148,7 @@ fn netkit_links_last_as_long_as_their_device() -> Outcome {
             assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
             return Ok(());
         }
-        assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
+        assert_cause_matches!(error, Cause::NoTarget { .. });
         add_device(DEVICE, "netkit")?;
         let ifindex = DEVICE;
         let target = LinkTarget::Netkit {
@@ -187,7 +187,7 @@ fn netkit_links_last_as_long_as_their_device() -> Outcome {
             let error = dir
                 .open_or_attach("link", each, &prog)
                 .expect_err("no device");
-            assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
+            assert_cause_matches!(error, Cause::NoTarget { .. });
             assert_eq!(dir.identity("link")?.id, info.id);
             add_device(DEVICE, "netkit")?;
             let anew = dir.open_or_attach("link", each, &prog)?;
@@ -291,10 +291,7 @@ fn sockmap_links_are_updated_and_reattached() -> Outcome {
     let error = dir
         .open_or_attach("link", &elsewhere, &second)
         .expect_err("another map");
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::AttachedElsewhere { found, .. }) if *found == target.to_string()
-    ));
+    assert_cause_matches!(error, Cause::AttachedElsewhere { found, .. } if *found == target.to_string());
     let hash = hash();
     let error = LinkSpec::sockmap(&hash, attach_type).create(&first);
     let error = error.expect_err("another map");

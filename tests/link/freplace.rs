@@ -130,9 +130,9 @@ fn an_extension_replaces_a_function() -> Outcome {
     assert_fails(&error, Operation::ReplaceFunction, libc::EBUSY, None);
     assert_eq!(error.operation(), Operation::ReplaceFunction);
     let error = link.update(&second).expect_err("an update");
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+    assert_cause_matches!(error, Cause::UnsupportedType { .. });
     let error = link.detach().expect_err("a detach");
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+    assert_cause_matches!(error, Cause::UnsupportedType { .. });
     assert_replaced(&link, &first, &target)?;
 
     drop(link);
@@ -183,10 +183,7 @@ fn open_or_attach_opens_extensions_and_reports_other_targets() -> Outcome {
         let elsewhere = LinkSpec::freplace(&other, GET);
         let error = dir.open_or_attach("link", &elsewhere, &first);
         let error = error.expect_err("another program's function");
-        assert!(
-            matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
     }
     drop((made, same));
     assert_replaced(&dir.get("link")?, &first, &target)?;
@@ -221,13 +218,7 @@ fn wrong_functions_and_programs_are_rejected() -> Outcome {
     let made = LinkSpec::freplace(&target, GET).cookie(1).create(&fits);
     let error = made.expect_err("a cookie");
     assert_eq!(error.operation(), Operation::ReplaceFunction, "{error}");
-    assert!(
-        matches!(
-            error.cause(),
-            Some(Cause::InvalidArgument { what: "cookie", .. })
-        ),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::InvalidArgument { what: "cookie", .. });
     assert_eq!(returns(&target)?, 7);
     Ok(())
 }

@@ -111,7 +111,7 @@ fn a_map_iterator_is_read_pinned_and_updated() -> Outcome {
     assert!(error.cause().is_none());
     let id = info.id;
     let error = pinned.detach().expect_err("an iterator");
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+    assert_cause_matches!(error, Cause::UnsupportedType { .. });
     assert_eq!(error.operation(), Operation::DetachLink);
     drop(pinned.unpin().map_err(bpf_pin::Error::from)?);
     assert!(!read_to_string(file)?.is_empty());
@@ -274,10 +274,7 @@ fn open_or_attach_opens_and_updates_iterators() -> Outcome {
         .open_or_attach("keys", &elsewhere, &first)
         .expect_err("another map");
     assert_eq!(error.during(), Some(Operation::Attach));
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::AttachedElsewhere { .. })
-    ));
+    assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
     assert_eq!(fs.names(), ["keys"]);
     Ok(())
 }
@@ -287,6 +284,6 @@ fn only_an_iterator_link_can_be_read() -> Outcome {
     let error = detached_link().iter().expect_err("no iterator");
     assert_eq!(error.operation(), Operation::CreateIter);
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+    assert_cause_matches!(error, Cause::UnsupportedType { .. });
     Ok(())
 }

@@ -23,10 +23,7 @@ pub fn assert_refused<T: Debug>(
 #[track_caller]
 pub fn assert_invalid<T: Debug>(result: bpf_pin::Result<T>, argument: &str) {
     let error = result.expect_err(argument);
-    assert!(
-        matches!(error.cause(), Some(Cause::InvalidArgument { what, .. }) if *what == argument),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::InvalidArgument { what, .. } if *what == argument);
     assert_eq!(error.operation(), Operation::CreateLink, "{error}");
     assert_eq!(error.raw_os_error(), None, "{error}");
 }
@@ -41,10 +38,7 @@ pub fn assert_unsupported<T: Debug>(
 ) {
     let error = result.expect_err("an operation that the type does not support");
     let expected = ObjectType::Link(link_type);
-    assert!(
-        matches!(error.cause(), Some(&Cause::UnsupportedType { object_type, .. }) if object_type == expected),
-        "{error}"
-    );
+    assert_cause_matches!(error, &Cause::UnsupportedType { object_type, .. } if object_type == expected);
     assert_eq!(error.operation(), operation, "{error}");
     assert_eq!(error.raw_os_error(), Some(errno), "{error}");
 }

@@ -157,10 +157,7 @@ fn a_program_for_another_attach_type_is_rejected() -> Outcome {
         spec.create(&congested)
             .expect_err("a value that ingress does not allow");
         let error = link.update(&congested).expect_err("the same value");
-        assert!(
-            matches!(error.cause(), Some(Cause::NotLoadedFor { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NotLoadedFor { .. });
         let plain = make(egress, 1);
         spec.create(&plain)?;
         link.update(&plain)?;

@@ -142,7 +142,7 @@ fn unpin_keeps_a_link_attached() -> Outcome {
         assert!(!wire.passes());
         // A failed pin does not detach it.
         let failed = link.pin(fs.at("no.dots")).expect_err("a name with a dot");
-        assert!(matches!(failed.cause(), Some(Cause::Dot { .. })));
+        assert_cause_matches!(failed, Cause::Dot { .. });
         let link = failed.into_object();
         assert_eq!(link.id()?, id);
         assert!(!wire.passes());

@@ -140,17 +140,17 @@ fn a_query_without_a_target_names_it() -> Outcome {
         let error = LinkSpec::xdp(4711).query().expect_err("no device");
         assert_eq!(error.operation(), Operation::Query);
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
-        assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
+        assert_cause_matches!(error, Cause::NoTarget { .. });
         let error = LinkSpec::raw_tracepoint(c"sched_switch").query();
         let error = error.expect_err("no query");
         assert_eq!(error.raw_os_error(), None);
-        assert!(matches!(error.cause(), Some(Cause::InvalidArgument { .. })));
+        assert_cause_matches!(error, Cause::InvalidArgument { .. });
         let error = LinkSpec::xdp(LOOPBACK)
             .query_effective()
             .expect_err("no group");
-        assert!(matches!(error.cause(), Some(Cause::InvalidArgument { .. })));
+        assert_cause_matches!(error, Cause::InvalidArgument { .. });
         let error = LinkSpec::perf_event(&hash()).links().expect_err("an event");
-        assert!(matches!(error.cause(), Some(Cause::InvalidArgument { .. })));
+        assert_cause_matches!(error, Cause::InvalidArgument { .. });
         Ok(())
     })
 }
@@ -164,12 +164,12 @@ fn a_query_of_no_control_group_names_what_it_is() -> Outcome {
             .query()
             .expect_err("a file");
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
-        assert!(matches!(error.cause(), Some(Cause::WrongDescriptor { .. })));
+        assert_cause_matches!(error, Cause::WrongDescriptor { .. });
         let file = cgroup.open();
         fs::remove_dir(&cgroup.path)?;
         let error = LinkSpec::cgroup(&file, EGRESS).query().expect_err("gone");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-        assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
+        assert_cause_matches!(error, Cause::NoTarget { .. });
         Ok(())
     })
 }
@@ -181,10 +181,7 @@ fn a_query_without_privileges_names_the_capability() -> Outcome {
         let spec = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
         let error = without_privileges(|| spec.query()).expect_err("no capability");
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-        assert!(matches!(
-            error.cause(),
-            Some(Cause::MissingCapability { .. })
-        ));
+        assert_cause_matches!(error, Cause::MissingCapability { .. });
         Ok(())
     })
 }
@@ -271,9 +268,6 @@ fn programs_that_use_a_map_need_a_capability() -> Outcome {
     let map = hash();
     let error = as_user(CapabilitySet::BPF, || Prog::ids_using(&map)).expect_err("no right");
     assert_eq!(error.operation(), Operation::NextId);
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::MissingCapability { .. })
-    ));
+    assert_cause_matches!(error, Cause::MissingCapability { .. });
     Ok(())
 }

@@ -147,7 +147,7 @@ fn a_link_is_detached_since_linux_6_11() -> Outcome {
     let detached = link.detach();
     if kernel(6, 11).unmet().is_some() {
         let error = detached.expect_err("a link that the kernel does not detach");
-        assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+        assert_cause_matches!(error, Cause::UnsupportedType { .. });
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
         assert_holds(&link, &first)?;
         return Ok(());

@@ -305,10 +305,7 @@ fn functions_of_the_kernel_are_traced_and_relinked() -> Outcome {
     let error = dir
         .open_or_attach("link", &spec, &other)
         .expect_err("fexit");
-    assert!(
-        matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
     assert_eq!(made.info()?.prog_id, prog.id()?);
     Ok(())
 }

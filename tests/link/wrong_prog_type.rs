@@ -205,7 +205,7 @@ fn the_program_type_is_checked_before_the_target_and_the_flags() -> Outcome {
         let spec = LinkSpec::xdp(4711);
         assert_rejected(spec, AttachType::XDP, &[ProgType::XDP]);
         let error = spec.create(&xdp_prog()).expect_err("no device");
-        assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
+        assert_cause_matches!(error, Cause::NoTarget { .. });
         let flags = XdpFlags::SKB_MODE | XdpFlags::DRV_MODE;
         let error = LinkSpec::xdp(LOOPBACK).xdp_flags(flags).create(&xdp_prog());
         let error = error.expect_err("two modes");

@@ -119,9 +119,7 @@ fn use_stdin_as_btf() -> std::process::ExitCode {
     let of_kernel = MapSpec::new(MapType::STRUCT_OPS, 4, 4, 1).btf_vmlinux_value_type_id(1);
     let error = of_kernel.create().expect_err("no BTF");
     let what = "btf";
-    assert!(
-        matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
-    );
+    assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
     assert_eq!(error.raw_os_error(), None);
     // If it is passed, the kernel rejects the type, which is not a struct_ops type.
     let zero = std::io::stdin();

@@ -107,15 +107,12 @@ fn ids_and_from_id_need_cap_sys_admin() -> Outcome {
     fn assert_privilege_is_missing(error: &Error) {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         assert_eq!(error.operation(), Operation::NextId);
-        assert!(
-            matches!(
-                error.cause(),
-                Some(Cause::MissingCapability {
-                    capability: Capability::SysAdmin,
-                    ..
-                })
-            ),
-            "{error}"
+        assert_cause_matches!(
+            error,
+            Cause::MissingCapability {
+                capability: Capability::SysAdmin,
+                ..
+            }
         );
     }
     let mut maps = Map::ids();
@@ -127,10 +124,7 @@ fn ids_and_from_id_need_cap_sys_admin() -> Outcome {
     assert_privilege_is_missing(&next.unwrap_err());
     let error = Map::from_id_with(1, Access::ReadOnly).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::MissingCapability { .. })
-    ));
+    assert_cause_matches!(error, Cause::MissingCapability { .. });
     Ok(())
 }
 
@@ -223,15 +217,9 @@ fn is_same_object_rejects_other_descriptors() -> Outcome {
     let map = hash();
     let file = File::open("/dev/null")?;
     let error = map.is_same_object(&file).expect_err("no object");
-    assert!(
-        matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::WrongDescriptor { .. });
     assert_eq!(error.operation(), Operation::FromFd);
     let error = map.is_same_object(btf_fd()).expect_err("BTF");
-    assert!(
-        matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::WrongDescriptor { .. });
     Ok(())
 }

@@ -146,15 +146,9 @@ fn proofs_work_with_every_access() -> Outcome {
         assert_eq!(opened.id()?, map.id()?);
         assert_eq!(Object::open_with(&path, access)?.kind(), Kind::Map);
         let error = Prog::open_with(&path, access).unwrap_err();
-        assert!(
-            matches!(error.cause(), Some(Cause::WrongKind { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::WrongKind { .. });
         let error = PinnedProg::open_with(&path, access).unwrap_err();
-        assert!(
-            matches!(error.cause(), Some(Cause::WrongKind { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::WrongKind { .. });
     }
     map.unpin()?;
     prog().pin(&path)?.into_inner();
@@ -162,10 +156,7 @@ fn proofs_work_with_every_access() -> Outcome {
         Prog::open_with(&path, access)?;
         assert_eq!(Object::open_with(&path, access)?.kind(), Kind::Prog);
         let error = Map::open_with(&path, access).unwrap_err();
-        assert!(
-            matches!(error.cause(), Some(Cause::WrongKind { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::WrongKind { .. });
     }
     Ok(())
 }
@@ -188,10 +179,7 @@ fn proofs_work_without_proc() -> Outcome {
         assert_opens_only_as(Kind::Link, &at("link"))?;
         let fd = OwnedFd::from(File::open("/dev/null")?);
         let (_, error) = Map::try_from(fd).unwrap_err().into_parts();
-        assert!(matches!(
-            error.cause(),
-            Some(Cause::WrongDescriptor { found: None, .. })
-        ));
+        assert_cause_matches!(error, Cause::WrongDescriptor { found: None, .. });
         assert_eq!(error.operation(), Operation::FromFd);
         PinnedMap::open(at("map"))?.unpin()?;
         Ok(())
@@ -289,10 +277,7 @@ fn a_fake_proc_is_ignored() -> Outcome {
             }
         }
         let (_, error) = assert_rejected::<Map>(File::open("/dev/null")?.into());
-        assert!(matches!(
-            error.cause(),
-            Some(Cause::WrongDescriptor { found: None, .. })
-        ));
+        assert_cause_matches!(error, Cause::WrongDescriptor { found: None, .. });
         Ok(())
     })
 }

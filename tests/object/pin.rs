@@ -5,11 +5,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::error::{Cause, Operation};
+use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
-use bpf_pin::{Access, Identity, Kind, Link, Map, PinnedMap, Prog};
+use bpf_pin::{Access, Link, Map, PinnedMap, Prog};
 use common::*;
-use rustix::fs::{CWD, Mode, OFlags, chmod, chown, linkat, symlink};
+use rustix::fs::{CWD, Mode, OFlags, chmod, chown, linkat};
 use rustix::process::{Gid, Uid};
 use rustix::thread::CapabilitySet;
 
@@ -167,94 +167,6 @@ fn a_name_may_hold_unusual_bytes() -> Outcome {
     let bytes = std::ffi::OsStr::from_bytes(b"\xff\xfe");
     use std::os::unix::ffi::OsStrExt;
     hash().pin(fs.root().join(bytes))?.unpin()?;
-    Ok(())
-}
-
-#[common::test(PINS)]
-fn unpin_keeps_a_pin_that_another_object_holds() -> Outcome {
-    let fs = TestFs::new();
-    let path = fs.at("map");
-    let ours = hash().pin(&path)?;
-    rustix::fs::unlink(&path)?;
-    let theirs = hash().pin(&path)?;
-    let failed = ours.unpin().unwrap_err();
-    let (ours, error) = failed.into_parts();
-    let cause = Cause::Replaced {
-        expected: Identity {
-            kind: Kind::Map,
-            id: ours.id()?,
-        },
-        found: Identity {
-            kind: Kind::Map,
-            id: theirs.id()?,
-        },
-    };
-    assert_eq!(error.cause(), Some(&cause));
-    assert_eq!(error.operation(), Operation::Unpin);
-    assert_eq!(error.path(), Some(&*path));
-    assert_eq!(
-        Map::open(&path)?.id()?,
-        theirs.id()?,
-        "theirs is still there"
-    );
-    // Our map is alive and can be pinned elsewhere.
-    ours.into_inner().pin(fs.at("elsewhere"))?;
-    Ok(())
-}
-
-#[common::test(PINS)]
-fn unpin_keeps_a_pin_of_another_kind() -> Outcome {
-    let fs = TestFs::new();
-    let path = fs.at("pin");
-    let ours = hash().pin(&path)?;
-    rustix::fs::unlink(&path)?;
-    let theirs = prog().pin(&path)?;
-    let (ours, error) = ours.unpin().unwrap_err().into_parts();
-    let cause = Cause::Replaced {
-        expected: ours.identity()?,
-        found: theirs.identity()?,
-    };
-    assert_eq!(error.cause(), Some(&cause));
-    assert_eq!(fs.names(), ["pin"]);
-    // Each kind has its own ids, so the same number in another kind is another object.
-    let map = Identity {
-        kind: Kind::Map,
-        id: 7,
-    };
-    let prog = Identity {
-        kind: Kind::Prog,
-        ..map
-    };
-    assert_ne!(map, prog);
-    Ok(())
-}
-
-#[common::test(PINS)]
-fn unpin_keeps_a_symbolic_link() -> Outcome {
-    let fs = TestFs::new();
-    let pinned = hash().pin(fs.at("map"))?;
-    symlink("map", fs.at("alias"))?;
-    let alias = PinnedMap::open(fs.at("alias"))?;
-    assert_eq!(alias.id()?, pinned.id()?, "opening follows it");
-    let (alias, error) = alias.unpin().unwrap_err().into_parts();
-    let path = fs.at("alias");
-    assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
-    assert_eq!(fs.names(), ["alias", "map"]);
-    drop(alias);
-    rustix::fs::unlink(fs.at("alias"))?;
-    Ok(())
-}
-
-#[common::test(PINS)]
-fn unpin_reports_a_missing_pin() -> Outcome {
-    let fs = TestFs::new();
-    let path = fs.at("map");
-    let ours = hash().pin(&path)?;
-    rustix::fs::unlink(&path)?;
-    let (ours, error) = ours.unpin().unwrap_err().into_parts();
-    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    assert_eq!(error.cause(), Some(&Cause::Missing { path }));
-    assert_eq!(ours.info()?.max_entries, 8);
     Ok(())
 }
 

@@ -210,15 +210,12 @@ fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
         let error = ProgSpec::new(ProgType::XDP, &ZERO).name(bad).load();
         let error = error.expect_err("an invalid name");
-        assert!(
-            matches!(
-                error.cause(),
-                Some(Cause::InvalidArgument {
-                    what: "the name",
-                    ..
-                })
-            ),
-            "{error}"
+        assert_cause_matches!(
+            error,
+            Cause::InvalidArgument {
+                what: "the name",
+                ..
+            }
         );
         assert_eq!(error.raw_os_error(), None);
         assert_eq!(error.operation(), Operation::LoadProg);
@@ -299,10 +296,7 @@ fn an_empty_program_is_rejected_without_a_syscall() -> Outcome {
     ] {
         assert_eq!(error.raw_os_error(), None);
         assert_eq!(log(&error), "");
-        assert!(matches!(
-            error.cause(),
-            Some(Cause::InvalidArgument { what: "insns", .. })
-        ));
+        assert_cause_matches!(error, Cause::InvalidArgument { what: "insns", .. });
         assert_eq!(error.operation(), Operation::LoadProg);
     }
     Ok(())

@@ -326,10 +326,7 @@ fn loading_btf_requires_cap_bpf() -> Outcome {
         Btf::from_id(1).expect_err("BTF by its id"),
     ] {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
-        assert!(
-            matches!(error.cause(), Some(Cause::MissingCapability { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::MissingCapability { .. });
     }
     Ok(())
 }

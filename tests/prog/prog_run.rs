@@ -433,7 +433,7 @@ fn types_without_test_runs_are_rejected() -> Outcome {
         let error = prog.test_run(TestRun::new().data_in(&[0; 64]));
         let error = error.expect_err("no test run");
         assert_eq!(error.raw_os_error(), Some(524), "{error}");
-        assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+        assert_cause_matches!(error, Cause::UnsupportedType { .. });
         assert_eq!(error.operation(), Operation::RunProg);
     }
     Ok(())
@@ -448,10 +448,7 @@ fn a_program_runs_without_privileges() -> Outcome {
         // On older kernels the sysctl closes all of bpf(2).
         Err(error) => {
             assert!(kernel(5, 19).unmet().is_some(), "{error}");
-            assert!(
-                matches!(error.cause(), Some(Cause::MissingCapability { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::MissingCapability { .. });
         }
     });
     Ok(())

@@ -383,10 +383,7 @@ fn an_uncommitted_migration_survives_the_failure_of_the_next() -> Outcome {
     });
     let failed = dir.open_or_create(NAME, &small, Reuse::Migrate(&mut how));
     let error = failed.unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::MaxEntries { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::MaxEntries { .. });
     assert_eq!(fs.names(), [backup_name(NAME, second.id()?).as_str(), NAME]);
     let mut how = grow();
     let again = dir.open_or_create(NAME, &hash_spec(4, 16), Reuse::Migrate(&mut how))?;

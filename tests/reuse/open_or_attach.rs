@@ -196,10 +196,7 @@ fn options_that_the_kernel_does_not_report_are_not_compared() -> Outcome {
         let error = dir
             .open_or_attach("link", &positioned, &prog)
             .expect_err("a position");
-        assert!(
-            matches!(error.cause(), Some(Cause::InvalidArgument { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::InvalidArgument { .. });
         assert_eq!(error.raw_os_error(), None);
         // As the docs advise: after unlink and detach it is attached with the options.
         dir.unlink("link")?;
@@ -302,10 +299,7 @@ fn raw_tracepoint_links_are_relinked_to_change_the_program() -> Outcome {
         .open_or_attach("link", &other, &prog)
         .expect_err("another");
     assert_eq!(error.during(), Some(Operation::Attach));
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::AttachedElsewhere { .. })
-    ));
+    assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
     Ok(())
 }
 
@@ -358,10 +352,7 @@ fn pinned_link_opens_or_attaches_by_path() -> Outcome {
         }
         let error = attach("missing/link").expect_err("no directory");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-        assert!(
-            matches!(error.cause(), Some(Cause::Missing { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::Missing { .. });
         for path in ["", "/", "link\0"] {
             let error = PinnedLink::open_or_attach(path, &spec, &prog).expect_err("no name");
             assert_eq!(error.raw_os_error(), None, "{error}");
@@ -369,27 +360,18 @@ fn pinned_link_opens_or_attaches_by_path() -> Outcome {
         let tmp = tempfile::tempdir()?;
         let error = PinnedLink::open_or_attach(tmp.path().join("link"), &spec, &prog);
         let error = error.expect_err("another file system");
-        assert!(
-            matches!(error.cause(), Some(Cause::NotBpffs { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NotBpffs { .. });
 
         symlink("link", fs.at("symbolic"))?;
         let error = attach("symbolic").expect_err("a symbolic link");
-        assert!(
-            matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::SymbolicLink { .. });
         fs::remove_file(fs.at("symbolic"))?;
         // A dangling link is not a free name, so nothing is attached.
         symlink("nowhere", fs.at("symbolic"))?;
         let create = bpf_pin::abi::BPF_LINK_CREATE;
         let error = with_bpf_errno(Some(create), libc::EIO as u32, || attach("symbolic"));
         let error = error.expect_err("a symbolic link");
-        assert!(
-            matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::SymbolicLink { .. });
         fs::remove_file(fs.at("symbolic"))?;
         let link = made.link.unpin()?;
         assert_eq!(link.info()?.prog_id, prog.id()?);

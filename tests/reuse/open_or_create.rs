@@ -114,10 +114,7 @@ fn recreate_replaces_a_map_that_does_not_match() -> Outcome {
     let error = dir
         .open_or_create("prog", &spec(), Reuse::Recreate)
         .unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::WrongKind { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::WrongKind { .. });
     Ok(())
 }
 
@@ -128,23 +125,17 @@ fn open_only_never_creates_and_create_only_never_opens() -> Outcome {
     let error = dir
         .open_or_create("flows", &spec(), Reuse::OpenOnly)
         .unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Missing { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Missing { .. });
     assert!(fs.names().is_empty());
     let _ = dir.open_or_create("flows", &spec(), Reuse::CreateOnly)?;
     let error = dir
         .open_or_create("flows", &spec(), Reuse::CreateOnly)
         .unwrap_err();
     assert_eq!(error.operation(), Operation::Pin, "{error}");
-    assert!(
-        matches!(error.cause(), Some(Cause::Exists { .. })),
-        "{error}"
-    );
-    for name in ["", "a.b", "a/b", "..", &"n".repeat(256)] {
+    assert_cause_matches!(error, Cause::Exists { .. });
+    for (name, is_expected) in invalid_names() {
         let error = dir.open_or_create(name, &spec(), Reuse::Exact).unwrap_err();
-        assert!(error.cause().is_some(), "{error}");
+        assert!(error.cause().is_some_and(is_expected), "{error}");
         assert_eq!(error.raw_os_error(), None, "{error}");
     }
     assert_eq!(fs.names(), ["flows"]);
@@ -232,20 +223,11 @@ fn pinned_map_opens_or_creates_by_path() -> Outcome {
     assert!(matches!(again.outcome, MapOutcome::Found), "{again:?}");
     assert_eq!(again.map.id()?, made.map.id()?);
     let error = PinnedMap::open_or_create(fs.at("flows"), &larger(), Reuse::Exact).unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Mismatch { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Mismatch { .. });
     let error = ask("missing", Reuse::OpenOnly).unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Missing { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Missing { .. });
     let error = ask("no/flows", Reuse::Exact).unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Missing { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Missing { .. });
     for name in ["flows/", "a.b"] {
         assert_eq!(ask(name, Reuse::Exact).unwrap_err().raw_os_error(), None);
     }

@@ -9,7 +9,7 @@ use bpf_pin::map::ElemFlags;
 use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Identity, Link, LinkSpec, Map, MapSpec, MapType, PinDir};
-use common::{Need, Stop, TestFs, Tracee, cap, kernel, prog_returning};
+use common::{Need, Stop, TestFs, Tracee, assert_cause_matches, cap, kernel, prog_returning};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const EXCHANGE: &[Need] = &[cap::BPF, Need::Bpffs, kernel(5, 17)];
@@ -75,10 +75,7 @@ fn a_creation_waits_for_a_replacement() {
     let mut creates = ask(2, || Reuse::Exact);
     continue_to(&mut creates, is_sleep);
     let missing = dir.get::<Map>("flows").expect_err("nothing is pinned");
-    assert!(
-        matches!(missing.cause(), Some(Cause::Missing { .. })),
-        "{missing}"
-    );
+    assert_cause_matches!(missing, Cause::Missing { .. });
     let created = [replaces.finish().unwrap(), creates.finish().unwrap()];
     assert_eq!(
         created.iter().sum::<u8>(),

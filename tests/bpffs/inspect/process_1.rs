@@ -131,10 +131,7 @@ pub fn as_a_user() {
         &format!("{path} is a directory on {found}, not on a bpffs{hint}"),
     );
     let error = Bpffs::at(place).expect_err("no bpffs");
-    assert!(
-        matches!(error.cause(), Some(Cause::NotBpffs { found: at, hidden: None, .. }) if *at == found),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::NotBpffs { found: at, hidden: None, .. } if *at == found);
 }
 
 /// Creates a bpffs that only this mount namespace sees, while process 1 has another at the same path.

@@ -75,10 +75,7 @@ fn a_detached_bpffs_is_reported() -> Outcome {
             );
             // Nothing can be mounted on a detached mount.
             let error = Bpffs::ensure(&path, &MountOptions::new()).expect_err("nowhere");
-            assert!(
-                matches!(error.cause(), Some(Cause::NotListed { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::NotListed { .. });
         }
     }
     Ok(())
@@ -199,10 +196,7 @@ pub fn in_a_plain_root() {
     );
     on_tmpfs(Path::new("/other"));
     let error = Bpffs::ensure("/other", &options).unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Occupied { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Occupied { .. });
 }
 
 pub fn in_a_root_in_a_bpffs() {
@@ -233,8 +227,5 @@ pub fn in_a_root_in_a_bpffs() {
     );
     assert_eq!(Bpffs::mounts().unwrap(), []);
     let error = bpffs.mount().unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::NotListed { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::NotListed { .. });
 }

@@ -103,10 +103,7 @@ fn ensure_never_covers_another_mount() -> Outcome {
             None,
         )?;
         let error = Bpffs::ensure(path.join("dir"), &options()).expect_err("it is covered");
-        assert!(
-            matches!(error.cause(), Some(Cause::Occupied { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::Occupied { .. });
         assert_eq!(mounts_at(&path.join("dir")).len(), 2);
         Ok(())
     })
@@ -194,10 +191,7 @@ fn a_bind_mount_counts_as_a_mount() -> Outcome {
         // A directory that is bind-mounted on itself counts as a mount point.
         mount_bind(path.join("plain"), path.join("plain"))?;
         let error = Bpffs::ensure(path.join("plain"), &options()).expect_err("it is mounted");
-        assert!(
-            matches!(error.cause(), Some(Cause::Occupied { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::Occupied { .. });
         Ok(())
     })
 }

@@ -42,13 +42,7 @@ fn at_finds_a_mounted_bpffs() -> Outcome {
 #[common::test]
 fn at_names_the_file_system_it_found_instead() -> Outcome {
     let find = Operation::FindBpffs;
-    let found = FileSystem::at("/proc")?;
-    let cause = |path: &Path| Cause::NotBpffs {
-        path: path.to_owned(),
-        found,
-        missing: None,
-        hidden: None,
-    };
+    let cause = |path: &Path| not_bpffs(path, None);
     let proc = Path::new("/proc");
     let error = Bpffs::at(proc).expect_err("no bpffs");
     assert_fails_at(&error, find, proc, None, Some(cause(proc)));
@@ -161,10 +155,7 @@ fn still_here_detects_an_unmounted_bpffs() -> Outcome {
         let bpffs = MountOptions::new().mount(&place)?;
         unmount(&place, UnmountFlags::DETACH)?;
         let error = bpffs.still_here().expect_err("it is gone");
-        assert!(
-            matches!(error.cause(), Some(Cause::NotBpffs { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NotBpffs { .. });
         let mount_id = match bpffs.mount().expect_err("it is gone").cause() {
             Some(Cause::NotListed { mount_id }) => *mount_id,
             other => return Err(format!("{other:?}").into()),
@@ -267,7 +258,7 @@ fn unmount_rejects_a_path_to_another_mount() -> Outcome {
         assert_eq!(mounts_at(path).len(), 2);
         on_tmpfs(path);
         let failed = bpffs.unmount().expect_err("it is covered");
-        assert!(matches!(failed.cause(), Some(Cause::NotBpffs { .. })));
+        assert_cause_matches!(failed, Cause::NotBpffs { .. });
         assert_eq!(mounts_at(path).len(), 3);
         drop(failed);
         Ok(())
@@ -337,10 +328,7 @@ fn a_forged_mountinfo_is_rejected() -> Outcome {
         fs::write(&forged, "1 1 0:1 / /forged rw - bpf bpf rw\n")?;
         mount_bind(&forged, "/proc/thread-self/mountinfo")?;
         let error = Bpffs::mounts().expect_err("an ordinary file");
-        assert!(
-            matches!(error.cause(), Some(Cause::NoProc { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NoProc { .. });
         Ok(())
     })
 }

@@ -262,10 +262,7 @@ fn mounts_and_unmounts_without_statx() -> Outcome {
             let inside = path.join("inside");
             fs::create_dir(&inside)?;
             let error = Bpffs::ensure(&inside, &new()).expect_err("within");
-            assert!(
-                matches!(error.cause(), Some(Cause::NotTheRoot { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::NotTheRoot { .. });
             let within = Bpffs::at(&inside)?.unmount().expect_err("within");
             assert!(
                 matches!(within.cause(), Some(Cause::NotTheRoot { .. })),

@@ -317,10 +317,7 @@ fn an_ignored_option_fails_and_mounts_nothing() -> Outcome {
             // The call can be repeated.
             let error =
                 ignoring_options(|| Bpffs::ensure(path, options)).expect_err("an ignored option");
-            assert!(
-                matches!(error.cause(), Some(Cause::OptionIgnored { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::OptionIgnored { .. });
             assert_nothing_is_mounted_at(path);
         };
         // Set the kernel's default mode, so that the mode is not reported first.
@@ -341,7 +338,7 @@ fn an_ignored_option_fails_and_mounts_nothing() -> Outcome {
 
         let detached = ignoring_options(|| new().source("mine").detached())?;
         let failed = detached.attach(path).expect_err("another source");
-        assert!(matches!(failed.cause(), Some(Cause::OptionIgnored { .. })));
+        assert_cause_matches!(failed, Cause::OptionIgnored { .. });
         assert_nothing_is_mounted_at(path);
         // The detached bpffs is returned.
         let detached = failed.into_object();

@@ -143,9 +143,7 @@ fn an_unreadable_directory_is_reported() -> Outcome {
             let error = report.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
             let wanted = "read";
-            assert!(
-                matches!(error.cause(), Some(Cause::Blocked { wanted: w, .. }) if *w == wanted)
-            );
+            assert_cause_matches!(error, Cause::Blocked { wanted: w, .. } if *w == wanted);
             assert_eq!(error.operation(), operation);
         }
     });

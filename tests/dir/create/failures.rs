@@ -6,7 +6,6 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use bpf_pin::PinDir;
-use bpf_pin::bpffs::FileSystem;
 use bpf_pin::error::{Cause, Operation};
 use common::*;
 use rustix::mount::{
@@ -91,39 +90,16 @@ fn another_file_system_is_rejected_and_nothing_is_created() -> Outcome {
         "/proc/self".into(),
     ];
     for place in &places {
-        let found = FileSystem::at(place)?;
         let error = unwrap_err(PinDir::create(place, 0o700));
-        let path = place.clone();
-        let missing = None;
-        assert_fails(
-            &error,
-            Operation::CreateDir,
-            None,
-            Cause::NotBpffs {
-                path,
-                found,
-                missing,
-                hidden: None,
-            },
-        );
+        let cause = not_bpffs(place, None);
+        assert_fails(&error, Operation::CreateDir, None, cause);
         let name = format!("bpf-pin-test-{}", std::process::id());
         for end in ["in/deep", "in/a.b", "in/deep/er"] {
             let gone = place.join(&name);
             let path = gone.join(end);
             let error = unwrap_err(PinDir::create(&path, 0o700));
-            let missing = Some(gone);
-            let path = place.clone();
-            assert_fails(
-                &error,
-                Operation::CreateDir,
-                libc::ENOENT,
-                Cause::NotBpffs {
-                    path,
-                    found,
-                    missing,
-                    hidden: None,
-                },
-            );
+            let cause = not_bpffs(place, Some(gone));
+            assert_fails(&error, Operation::CreateDir, libc::ENOENT, cause);
         }
         assert!(!place.join(&name).exists());
     }
@@ -141,20 +117,13 @@ fn a_bare_sysfs_gets_a_hint_to_mount_a_bpffs() -> Outcome {
         fs::create_dir(&mounted)?;
         mount_at("sysfs", &mounted);
         let place = mounted.join("fs/bpf");
-        let found = FileSystem::at(&place)?;
         for (path, errno) in [
             (place.clone(), None),
             (place.join("app"), Some(libc::ENOENT)),
             (place.join("app/v1"), Some(libc::ENOENT)),
         ] {
             let error = unwrap_err(PinDir::create(&path, 0o700));
-            let cause = Cause::NotBpffs {
-                path: place.clone(),
-                found,
-                missing: None,
-                hidden: None,
-            };
-            assert_fails(&error, Operation::CreateDir, errno, cause);
+            assert_fails(&error, Operation::CreateDir, errno, not_bpffs(&place, None));
         }
         unmount(&mounted, UnmountFlags::empty())?;
         Ok(())

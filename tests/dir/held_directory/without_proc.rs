@@ -183,9 +183,6 @@ fn create_dir_without_proc_reports_a_umask_that_needs_it() -> Outcome {
 
 #[track_caller]
 fn assert_no_proc(error: &bpf_pin::Error) {
-    assert!(
-        matches!(error.cause(), Some(Cause::NoProc { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::NoProc { .. });
     assert_eq!(error.raw_os_error(), None, "{error}");
 }

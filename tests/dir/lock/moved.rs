@@ -139,9 +139,6 @@ fn a_directory_without_a_path_can_be_locked() -> Outcome {
     drop(inner.try_clone()?.lock(LockMode::Shared, Wait::Forever)?);
     PinDir::open(fs.root())?.remove_dir("inner")?;
     let error = inner.lock(LockMode::Exclusive, Wait::Forever).unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Removed { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Removed { .. });
     Ok(())
 }

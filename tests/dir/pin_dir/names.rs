@@ -63,7 +63,7 @@ fn an_invalid_name_is_rejected_before_any_syscall() -> Outcome {
     // Methods with two names check both.
     let other = root_of(&fs);
     let error = unwrap_err(dir.copy_to("pi.n", &other));
-    assert!(matches!(error.cause(), Some(Cause::Dot { .. })), "{error}");
+    assert_cause_matches!(error, Cause::Dot { .. });
     Ok(())
 }
 
@@ -210,7 +210,7 @@ fn escaped_names_can_be_unescaped() -> Outcome {
         })
     );
     let error = unwrap_err(dir.pin(&any_map(), escape_name("")));
-    assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
+    assert_cause_matches!(error, Cause::InvalidPath { .. });
     Ok(())
 }
 

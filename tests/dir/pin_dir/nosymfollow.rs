@@ -125,7 +125,7 @@ fn an_open_directory_keeps_the_flag_of_its_mount() -> Outcome {
         assert!(!bpffs.mount()?.is_nosymfollow());
         let error = unwrap_err(reopened.get::<Map>("link"));
         assert_eq!(error.raw_os_error(), None, "{error}");
-        assert!(matches!(error.cause(), Some(Cause::SymbolicLink { .. })));
+        assert_cause_matches!(error, Cause::SymbolicLink { .. });
         Ok(())
     })
 }

@@ -136,10 +136,7 @@ fn pin_rejects_descriptors_that_are_not_objects() -> Outcome {
         assert_eq!(error.operation(), Operation::Pin);
         // `unpin` rejects the descriptor too, because it cannot belong to any pin.
         let error = unwrap_err(dir.unpin(&fd, "pin"));
-        assert!(
-            matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::WrongDescriptor { .. });
     }
     assert!(fs.names().is_empty());
     Ok(())

@@ -23,10 +23,7 @@ fn a_symbolic_link_is_recognized_behind_a_filter() -> Outcome {
         let error = dir.get::<Map>("link").unwrap_err();
         assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
         let error = dir.open_with_info("link").unwrap_err();
-        assert!(
-            matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::SymbolicLink { .. });
     };
     with_seccomp_errno(libc::SYS_readlinkat, None, libc::EPERM as u32, open);
     // Before Linux 6.5 the path through /proc is verified with fstatat(2), so it cannot be denied.

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use bpf_pin::bpffs::FileSystem;
 use bpf_pin::error::{Cause, Operation};
@@ -14,6 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
+use crate::helpers::names_at;
 use crate::replace::{NAME, PINS, USERS, identity_of};
 use crate::stress;
 
@@ -169,7 +169,7 @@ fn replace_rejects_a_mount_point() -> Outcome {
         ] {
             let path = path.clone();
             assert_fails(&error, Some(libc::EBUSY), Cause::MountPoint { path });
-            assert_eq!(names(&root), [NAME, "other"]);
+            assert_eq!(names_at(&root), [NAME, "other"]);
         }
         unmount(&path, UnmountFlags::empty())?;
         assert_eq!(dir.identity(NAME)?, old.identity()?);
@@ -179,15 +179,6 @@ fn replace_rejects_a_mount_point() -> Outcome {
         unmount(&root, UnmountFlags::empty())?;
         Ok(())
     })
-}
-
-/// The names in a directory, without the kernel's own two files.
-fn names(root: &Path) -> Vec<String> {
-    let entries = fs::read_dir(root).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| !name.contains('.')).collect();
-    names.sort();
-    names
 }
 
 #[common::test(USERS)]
@@ -319,32 +310,13 @@ fn replace_rejects_an_invalid_name() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     let map = hash();
     let seen = map.identity()?;
-    for (name, is_it) in [
-        (
-            "",
-            (|cause| matches!(cause, Cause::InvalidPath { .. })) as fn(&Cause) -> bool,
-        ),
-        (".", |cause| matches!(cause, Cause::Dot { .. })),
-        ("a.b", |cause| matches!(cause, Cause::Dot { .. })),
-        ("a/b", |cause| matches!(cause, Cause::InvalidPath { .. })),
-        ("a\0", |cause| matches!(cause, Cause::InvalidPath { .. })),
-        (&"n".repeat(256), |cause| {
-            matches!(
-                cause,
-                Cause::TooLong {
-                    what: "name",
-                    length: 256,
-                    limit: 255
-                }
-            )
-        }),
-    ] {
+    for (name, is_expected) in &invalid_names() {
         for error in [
             dir.replace(&map, name).unwrap_err(),
             dir.replace_keeping_mode(&map, name).unwrap_err(),
             dir.replace_if(&map, name, seen).unwrap_err(),
         ] {
-            assert!(error.cause().is_some_and(is_it), "{error}");
+            assert!(error.cause().is_some_and(is_expected), "{error}");
             assert_eq!(error.raw_os_error(), None, "{error}");
         }
     }

@@ -9,7 +9,8 @@ use bpf_pin::error::Cause;
 use bpf_pin::{Error, Identity, Map, PinDir};
 use common::*;
 
-use crate::stage::{HIDDEN, PINS, SET, names, publish};
+use crate::helpers::names_at;
+use crate::stage::{HIDDEN, PINS, SET, publish};
 use crate::stress::{self, PastObjects, Repetitions, Worker, has_exchange};
 
 #[common::test(PINS)]
@@ -148,7 +149,7 @@ impl StressState {
             .collect::<Result<_, _>>()?;
         assert!(seen.iter().all(|id| *id == seen[0]), "{seen:?}");
         self.past.assert_contains(seen[0]);
-        assert_eq!(names(self.fs.at(SET)).len(), COUNT);
+        assert_eq!(names_at(self.fs.at(SET)).len(), COUNT);
         Ok(())
     }
 
@@ -326,14 +327,14 @@ fn work(fs: &TestFs, dir: &PinDir, worker: usize, count: u32) -> Outcome {
     }
     if count % 5 == 4 {
         // The stage is complete before it is discarded: no cleanup may have touched it.
-        assert_eq!(names(stage.path()).len(), 3);
+        assert_eq!(names_at(stage.path()).len(), 3);
         stage.discard()?;
     } else {
         let published = publish(stage)?;
         for i in 0..3 {
             assert_eq!(published.dir.identity(pin_name(i))?, map.identity()?);
         }
-        assert_eq!(names(fs.at(&set)).len(), 3);
+        assert_eq!(names_at(fs.at(&set)).len(), 3);
     }
     // Creates a directory with parents at a new path each round, and a pin in it.
     let deep = format!("{made}/{count}/deep");

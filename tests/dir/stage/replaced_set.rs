@@ -7,7 +7,8 @@ use std::time::Duration;
 use bpf_pin::PinDir;
 use common::*;
 
-use crate::stage::{HIDDEN, PINS, SET, names, publish, staged};
+use crate::helpers::names_at;
+use crate::stage::{HIDDEN, PINS, SET, publish, staged};
 use crate::stress::has_exchange;
 
 #[common::test(PINS)]
@@ -21,11 +22,11 @@ fn roll_back_restores_the_replaced_set() -> Outcome {
     // Publishes the two sets in turn.
     for (id, inner) in [(&one, &["a", "b"][..]), (&two, &["c"]), (&one, &["a", "b"])] {
         let old = published.old.take().expect("the other entry");
-        assert_eq!(names(old.path()), inner);
+        assert_eq!(names_at(old.path()), inner);
         published = publish(old)?;
         assert_eq!(published.had_gap, !has_exchange());
         assert_eq!(published.dir.path(), fs.at(SET));
-        assert_eq!(names(fs.at(SET)), inner);
+        assert_eq!(names_at(fs.at(SET)), inner);
         assert_eq!(dir.open_dir(SET)?.identity(inner[0])?, id.identity()?);
         assert_eq!(fs.names().len(), 2);
         drop(published.dir.lock(LockMode::Exclusive, Wait::Forever)?);
@@ -33,7 +34,7 @@ fn roll_back_restores_the_replaced_set() -> Outcome {
     assert_eq!(dir.metadata(SET)?.inode(), inode);
     drop(published);
     assert_eq!(fs.names(), [SET]);
-    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    assert_eq!(names_at(fs.at(SET)), ["a", "b"]);
     Ok(())
 }
 
@@ -125,7 +126,7 @@ fn an_exclusive_lock_keeps_the_replaced_set() -> Outcome {
     let reader = dir.open_dir(SET)?;
     let lock = reader.lock(LockMode::Exclusive, Wait::Forever)?;
     let old = publish(staged(&dir, &two, &["a"]))?.old.unwrap();
-    assert_eq!(names(old.path()), ["a"]);
+    assert_eq!(names_at(old.path()), ["a"]);
     drop(old);
     assert_eq!(reader.identity("a")?, one.identity()?);
     assert!(dir.remove_leftovers()?.removed.is_empty());
@@ -139,7 +140,7 @@ fn an_exclusive_lock_keeps_the_replaced_set() -> Outcome {
     let old = publish(staged(&dir, &one, &["b"]))?.old.unwrap();
     drop(lock);
     let published = publish(old)?;
-    assert_eq!(names(fs.at(SET)), ["a"]);
+    assert_eq!(names_at(fs.at(SET)), ["a"]);
     published.old.unwrap().discard()?;
     assert_eq!(fs.names(), [SET]);
     Ok(())
@@ -162,6 +163,6 @@ fn a_replaced_set_that_is_already_removed_is_not_a_failure() -> Outcome {
         }
         assert_eq!(fs.names(), [SET]);
     }
-    assert_eq!(names(fs.at(SET)), ["b"]);
+    assert_eq!(names_at(fs.at(SET)), ["b"]);
     Ok(())
 }

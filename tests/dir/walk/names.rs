@@ -113,7 +113,7 @@ fn the_files_of_the_kernel_are_listed() -> Outcome {
                 Ok(object) => {
                     assert!(matches!(object, Object::Link(_)), "{object:?}");
                     let error = entry.get::<Map>().unwrap_err();
-                    assert!(matches!(error.cause(), Some(Cause::WrongKind { .. })));
+                    assert_cause_matches!(error, Cause::WrongKind { .. });
                 }
                 // Some kernels list files that they do not open. ENOENT then does not mean a missing name.
                 Err(error) => {

@@ -72,20 +72,10 @@ fn the_file_system_of_the_path_is_named() -> Outcome {
     };
     assert_open_fails(&file, libc::EACCES, cause);
 
-    let cause = Cause::NotBpffs {
-        path: root.clone(),
-        found,
-        missing: None,
-        hidden: None,
-    };
+    let cause = not_bpffs(&root, None);
     assert_open_fails(&root.join("gone"), libc::ENOENT, cause.clone());
     assert_pin_fails(&root.join("flows"), libc::EPERM, cause);
-    let cause = Cause::NotBpffs {
-        path: root.clone(),
-        found,
-        missing: Some(root.join("a")),
-        hidden: None,
-    };
+    let cause = not_bpffs(&root, Some(root.join("a")));
     assert_pin_fails(&root.join("a/b/flows"), libc::ENOENT, cause);
     Ok(())
 }

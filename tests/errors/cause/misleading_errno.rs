@@ -48,14 +48,8 @@ fn eperm_for_a_dot_in_a_name_names_the_component() -> Outcome {
 #[common::test(&[cap::BPF])]
 fn eperm_outside_bpffs_names_the_file_system() -> Outcome {
     let dir = tempfile::tempdir()?;
-    let found = FileSystem::at(dir.path())?;
     let path = dir.path().join("flows");
-    let cause = Cause::NotBpffs {
-        path: dir.path().into(),
-        found,
-        missing: None,
-        hidden: None,
-    };
+    let cause = not_bpffs(dir.path(), None);
     assert_fails(
         &pin_fails(&path),
         Operation::Pin,
@@ -232,20 +226,14 @@ fn the_mount_that_hides_a_bpffs_is_named() -> Outcome {
         // A neighbouring directory is unrelated to the hidden bpffs.
         let beside = run.join("bpffs-2");
         let error = open_fails(beside.join("flows"));
-        assert!(
-            matches!(error.cause(), Some(Cause::NotBpffs { hidden: None, .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NotBpffs { hidden: None, .. });
         rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty())?;
         rustix::mount::unmount(&run, rustix::mount::UnmountFlags::empty())?;
         // A mount inside a bpffs does not hide it, because the path leads through the bpffs.
         fs::create_dir(&below)?;
         tmpfs(&below);
         let error = open_fails(below.join("flows"));
-        assert!(
-            matches!(error.cause(), Some(Cause::NotBpffs { hidden: None, .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NotBpffs { hidden: None, .. });
         Ok(())
     })
 }
@@ -288,10 +276,7 @@ fn eacces_for_an_ordinary_file_names_its_type() -> Outcome {
     let error = open_fails(path);
     let shut = sysctl_closes_all() && cap::BPF.unmet().is_some();
     if shut {
-        assert!(
-            matches!(error.cause(), Some(Cause::MissingCapability { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::MissingCapability { .. });
         return Ok(());
     }
     let found = FileSystem::at(path)?;

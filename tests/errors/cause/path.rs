@@ -51,6 +51,14 @@ pub fn assert_statfs_fails(path: &Path, errno: i32, cause: Cause) {
     assert_fails(&statfs_fails(path), Operation::Statfs, errno, Some(cause));
 }
 
+/// Opening, pinning and statfs(2) of a path fail in the same way.
+#[track_caller]
+fn assert_all_fail(path: &Path, errno: i32, cause: Cause) {
+    assert_pin_fails(path, errno, cause.clone());
+    assert_open_fails(path, errno, cause.clone());
+    assert_statfs_fails(path, errno, cause);
+}
+
 pub fn missing(path: impl Into<PathBuf>) -> Cause {
     let path = path.into();
     Cause::Missing { path }
@@ -121,10 +129,7 @@ fn a_component_with_a_dot_is_named() -> Outcome {
         let path = fs.root().join(OsStr::from_bytes(name));
         let component = OsStr::from_bytes(component).to_owned();
         let cause = Cause::Dot { component };
-        assert_pin_fails(&path, libc::EPERM, cause.clone());
-        assert_open_fails(&path, libc::EPERM, cause.clone());
-        // statfs(2) of a path through that component fails in the same way.
-        assert_statfs_fails(&path, libc::EPERM, cause);
+        assert_all_fail(&path, libc::EPERM, cause);
     }
     assert_eq!(fs.names(), ["dir"]);
     // The error is about the first component that the kernel rejects.
@@ -166,14 +171,8 @@ fn dot_and_dot_dot_are_not_names() -> Outcome {
 #[common::test(&[cap::BPF])]
 fn a_dot_outside_bpffs_is_not_the_cause() -> Outcome {
     let dir = tempfile::Builder::new().prefix("a.b").tempdir()?;
-    let found = FileSystem::at(dir.path())?;
     let path = dir.path().join("c.d");
-    let cause = Cause::NotBpffs {
-        path: dir.path().into(),
-        found,
-        missing: None,
-        hidden: None,
-    };
+    let cause = not_bpffs(dir.path(), None);
     assert_pin_fails(&path, libc::EPERM, cause.clone());
     assert_open_fails(&path, libc::ENOENT, cause);
     Ok(())
@@ -194,9 +193,7 @@ fn the_limit_of_names_is_255_bytes() -> Outcome {
             length,
             limit: 255,
         };
-        assert_pin_fails(&path, libc::ENAMETOOLONG, cause.clone());
-        assert_open_fails(&path, libc::ENAMETOOLONG, cause.clone());
-        assert_statfs_fails(&path, libc::ENAMETOOLONG, cause);
+        assert_all_fail(&path, libc::ENAMETOOLONG, cause);
     }
     assert_eq!(fs.names().len(), 1);
     Ok(())
@@ -335,13 +332,7 @@ fn relative_paths_are_resolved_and_reported_as_given() -> Outcome {
 
         let dir = tempfile::tempdir()?;
         std::env::set_current_dir(dir.path())?;
-        let found = FileSystem::at(".")?;
-        let cause = Cause::NotBpffs {
-            path: ".".into(),
-            found,
-            missing: None,
-            hidden: None,
-        };
+        let cause = not_bpffs(".", None);
         assert_pin_fails(Path::new("flows"), libc::EPERM, cause);
         Ok(())
     };
@@ -363,9 +354,7 @@ fn a_component_that_is_not_a_directory_is_named() -> Outcome {
         let cause = Cause::NotADirectory {
             path: fs.at("flows"),
         };
-        assert_pin_fails(&path, libc::ENOTDIR, cause.clone());
-        assert_open_fails(&path, libc::ENOTDIR, cause.clone());
-        assert_statfs_fails(&path, libc::ENOTDIR, cause);
+        assert_all_fail(&path, libc::ENOTDIR, cause);
     }
     assert_eq!(fs.names(), ["flows"]);
 

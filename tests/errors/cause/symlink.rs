@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use bpf_pin::Map;
-use bpf_pin::bpffs::FileSystem;
 use bpf_pin::error::Cause;
 use common::*;
 
@@ -44,10 +43,7 @@ fn a_dangling_link_is_not_reported_as_missing_itself() -> Outcome {
         statfs_fails(&link),
     ] {
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-        assert!(
-            matches!(error.cause(), Some(Cause::Missing { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::Missing { .. });
         // The link exists, its target does not.
         let wrong = format!("{} does not exist", link.display());
         assert!(!error.to_string().ends_with(&wrong), "{error}");
@@ -67,14 +63,8 @@ fn a_dangling_link_is_not_reported_as_missing_itself() -> Outcome {
 fn a_link_to_another_file_system_is_named() -> Outcome {
     let fs = TestFs::new();
     let dir = tempfile::tempdir()?;
-    let found = FileSystem::at(dir.path())?;
     symlink(dir.path(), fs.at("out"))?;
-    let cause = Cause::NotBpffs {
-        path: fs.at("out"),
-        found,
-        missing: None,
-        hidden: None,
-    };
+    let cause = not_bpffs(fs.at("out"), None);
     assert_pin_fails(&fs.at("out/flows"), libc::EPERM, cause.clone());
     assert_open_fails(&fs.at("out/flows"), libc::ENOENT, cause);
 

@@ -82,6 +82,9 @@ fn unpin_keeps_a_pin_that_another_object_holds() -> Outcome {
         kind: Kind::Prog,
         id: other,
     };
+    // Each kind has its own ids, so the same number in another kind is another object.
+    let kind = Kind::Prog;
+    assert_ne!(Identity { kind, ..expected }, expected);
     assert_eq!(error.cause(), Some(&Cause::Replaced { expected, found }));
     assert_eq!(Prog::open(&path)?.id()?, other);
 
@@ -119,7 +122,7 @@ fn unpin_keeps_a_symbolic_link_at_its_path() -> Outcome {
     let id = pin_a_map(&path);
     symlink("flows", &link)?;
     let pinned = PinnedMap::open(&link)?;
-    assert_eq!(pinned.id()?, id);
+    assert_eq!(pinned.id()?, id, "opening follows the link");
     let (_, error) = unpin_fails(pinned);
     let cause = Cause::SymbolicLink { path: link };
     assert_fails(&error, Operation::Unpin, None, Some(cause));
@@ -231,19 +234,13 @@ fn unpin_keeps_a_mount_point() -> Outcome {
 fn unpin_after_unmount_names_the_file_system() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| {
-        let found = FileSystem::at(dir.path()).unwrap();
         mount_bpffs(dir.path());
         let path = dir.path().join("flows");
         let pinned = hash().pin(&path).unwrap();
         // An open object does not keep the file system busy.
         unmount(dir.path(), UnmountFlags::empty()).expect("an idle file system");
         let (_, error) = unpin_fails(pinned);
-        let cause = Cause::NotBpffs {
-            path: dir.path().into(),
-            found,
-            missing: None,
-            hidden: None,
-        };
+        let cause = not_bpffs(dir.path(), None);
         assert_fails(&error, Operation::Unpin, Some(libc::ENOENT), Some(cause));
     });
     Ok(())

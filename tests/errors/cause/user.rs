@@ -53,6 +53,13 @@ fn assert_is_blocked(error: &Error, operation: Operation, by: &Cause) {
     assert_fails(error, operation, libc::EACCES, by.clone());
 }
 
+#[track_caller]
+fn unpin_is_blocked(pinned: PinnedMap, by: &Cause) -> PinnedMap {
+    let (pinned, error) = unpin_fails(pinned);
+    assert_is_blocked(&error, Operation::Unpin, by);
+    pinned
+}
+
 #[common::test(USERS)]
 fn the_directory_that_denies_search_is_named() -> Outcome {
     let fs = TestFs::detached("755");
@@ -74,12 +81,7 @@ fn the_directory_that_denies_search_is_named() -> Outcome {
         });
     }
     let by = blocked(&dir, "search", false);
-    let pinned = as_bpf_user(|| {
-        let (pinned, error) = unpin_fails(pinned);
-        assert_is_blocked(&error, Operation::Unpin, &by);
-        pinned
-    });
-    pinned.unpin()?;
+    as_bpf_user(|| unpin_is_blocked(pinned, &by)).unpin()?;
     Ok(())
 }
 
@@ -95,8 +97,7 @@ fn the_directory_that_denies_writing_is_named() -> Outcome {
         let by = blocked(&dir, "write", false);
         let pinned = as_bpf_user(|| {
             assert_is_blocked(&pin_fails(&new), Operation::Pin, &by);
-            let (pinned, error) = unpin_fails(pinned);
-            assert_is_blocked(&error, Operation::Unpin, &by);
+            let pinned = unpin_is_blocked(pinned, &by);
             assert_eq!(
                 Map::open(&path).unwrap().id().unwrap(),
                 pinned.id().unwrap()
@@ -207,12 +208,7 @@ fn unpin_needs_no_write_permission_on_the_pin() -> Outcome {
     let pinned = hash().pin(&path)?;
     set_mode(&path, 0o600);
     let by = blocked(&path, "read and write", false);
-    let pinned = as_bpf_user(|| {
-        let (pinned, error) = unpin_fails(pinned);
-        assert_is_blocked(&error, Operation::Unpin, &by);
-        pinned
-    });
-    pinned.unpin()?;
+    as_bpf_user(|| unpin_is_blocked(pinned, &by)).unpin()?;
     Ok(())
 }
 

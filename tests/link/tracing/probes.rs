@@ -246,10 +246,7 @@ fn uprobes_are_attached_by_offset() -> Outcome {
             continue;
         }
         let error = found.expect_err("other offsets");
-        assert!(
-            matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
     }
     drop((made, same));
     dir.unlink("link")?;

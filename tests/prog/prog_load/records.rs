@@ -163,10 +163,7 @@ fn incomplete_records_are_rejected_without_a_syscall() -> Outcome {
             ("core_relos", spec.clone().core_relos(&bytes, rec_size)),
         ] {
             let error = refused.load().expect_err("records that are not whole");
-            assert!(
-                matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
             assert_eq!(error.raw_os_error(), None);
         }
     }
@@ -188,9 +185,7 @@ fn records_require_btf() -> Outcome {
             spec.load_with_log(LogLevel::STATS).expect_err("no BTF"),
         ] {
             let what = "prog_btf_fd";
-            assert!(
-                matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
-            );
+            assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
             assert_eq!(error.raw_os_error(), None);
         }
     }

@@ -119,7 +119,7 @@ fn a_context_for_struct_ops_is_rejected() -> Outcome {
     let mut context = (ptr::from_ref(&*theirs).addr() as u64).to_ne_bytes();
     let error = prog.test_run(TestRun::new().ctx_in(&mut context));
     let error = error.expect_err("an address in a context");
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+    assert_cause_matches!(error, Cause::UnsupportedType { .. });
     assert_eq!(error.raw_os_error(), None, "it was not tried");
     assert_eq!(error.operation(), Operation::RunProg);
     assert_eq!(**black_box(&theirs), 7);
@@ -137,7 +137,7 @@ fn a_context_for_a_forged_type_is_rejected() -> Outcome {
     with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
         let error = prog.test_run(TestRun::new().data_in(&[0; 64]).ctx_in(&mut context));
         let error = error.expect_err("a context of no type");
-        assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+        assert_cause_matches!(error, Cause::UnsupportedType { .. });
         assert_eq!(error.raw_os_error(), None, "it was not tried");
     });
     Ok(())

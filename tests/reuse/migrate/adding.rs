@@ -13,8 +13,8 @@ use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Migration, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{
-    LOOPBACK, Need, Outcome, SetOnDrop, TestFs, bring_up_loopback, cap, in_network_namespace,
-    wait_until,
+    LOOPBACK, Need, Outcome, SetOnDrop, TestFs, assert_cause_matches, bring_up_loopback, cap,
+    in_network_namespace, wait_until,
 };
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -208,10 +208,7 @@ fn adding_continues_after_a_failure() -> Outcome {
     }
     let failed = migration.commit_adding(&map, widen).unwrap_err();
     let error = failed.error();
-    assert!(
-        matches!(error.cause(), Some(Cause::MaxEntries { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::MaxEntries { .. });
     assert_eq!(error.during(), Some(Operation::Migrate), "{error}");
     // Without the others there is room, and what was added is not added again.
     let migration = failed.into_object();

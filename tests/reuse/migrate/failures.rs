@@ -210,10 +210,7 @@ fn a_pin_that_is_not_a_map_is_reported_and_kept() -> Outcome {
         let error = dir
             .open_or_create(name, &spec(), Reuse::CreateOnly)
             .unwrap_err();
-        assert!(
-            matches!(error.cause(), Some(Cause::Exists { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::Exists { .. });
     };
     dir.create_dir("dir", 0o700)?;
     each("dir", &|cause| matches!(cause, Cause::NotAnObject { .. }));

@@ -4,7 +4,7 @@ use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
 use bpf_pin::reuse::{MapOutcome, Migrate, Migration, Reuse};
 use bpf_pin::{Map, MapSpec, MapType, PinDir};
-use common::{Need, Outcome, TestFs, cap};
+use common::{Need, Outcome, TestFs, assert_cause_matches, cap};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
@@ -48,10 +48,7 @@ fn each_change_is_passed_to_the_merge_function() -> Outcome {
         .unwrap()
         .commit_with(|_: &u32, _: Option<&u32>, _| Ok(()));
     let failed = failed.expect_err("values of 8 bytes");
-    assert!(
-        matches!(failed.error().cause(), Some(Cause::Size { .. })),
-        "{failed}"
-    );
+    assert_cause_matches!(failed.error(), Cause::Size { .. });
     let mut changes = vec![];
     let merge = |key: &u32, copied: Option<&u64>, now: Option<&u64>| {
         changes.push((*key, copied.copied(), now.copied()));
@@ -82,15 +79,12 @@ fn a_resumed_migration_cannot_be_merged() -> Outcome {
         .expect("a migration")
         .commit_with(merge)
         .expect_err("resumed");
-    assert!(
-        matches!(
-            failed.error().cause(),
-            Some(Cause::InvalidArgument {
-                what: "commit_with",
-                ..
-            })
-        ),
-        "{failed}"
+    assert_cause_matches!(
+        failed.error(),
+        Cause::InvalidArgument {
+            what: "commit_with",
+            ..
+        }
     );
     failed.into_object().commit()?;
     assert_eq!(fs.names(), ["counts"]);

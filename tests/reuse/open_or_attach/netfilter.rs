@@ -182,15 +182,12 @@ fn relinking_needs_the_right_to_open_programs_by_id() -> Outcome {
             assert_eq!(same.attachment, Attachment::Unchanged);
             let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
             assert!(failed(&error, |it| it.operation() == Operation::FromId));
-            assert!(
-                matches!(
-                    error.cause(),
-                    Some(Cause::MissingCapability {
-                        capability: Capability::SysAdmin,
-                        ..
-                    })
-                ),
-                "{error}"
+            assert_cause_matches!(
+                error,
+                Cause::MissingCapability {
+                    capability: Capability::SysAdmin,
+                    ..
+                }
             );
         });
         let same = dir.open_or_attach("link", &spec(), &first)?;

@@ -29,10 +29,7 @@ fn a_link_to_another_target_is_reported_and_kept() -> Outcome {
             let error = dir.open_or_attach("link", spec, prog).expect_err(to);
             assert_eq!(error.during(), Some(Operation::Attach));
             assert_eq!(error.raw_os_error(), None);
-            assert!(matches!(
-                error.cause(),
-                Some(Cause::AttachedElsewhere { found, .. }) if *found == info.target.to_string()
-            ));
+            assert_cause_matches!(error, Cause::AttachedElsewhere { found, .. } if *found == info.target.to_string());
             assert_eq!(dir.get::<Link>("link")?.info()?, info);
             Ok(())
         };
@@ -51,10 +48,7 @@ fn a_link_to_another_target_is_reported_and_kept() -> Outcome {
         made.link.detach()?;
         let error = dir.open_or_attach("link", &LinkSpec::xdp(LOOPBACK), &xdp);
         let error = error.expect_err("a link of another type");
-        assert!(matches!(
-            error.cause(),
-            Some(Cause::AttachedElsewhere { .. })
-        ));
+        assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
         // Nothing was attached to the other target.
         LinkSpec::xdp(LOOPBACK).create(&xdp)?;
         assert_eq!(fs.names(), ["link"]);
@@ -71,22 +65,19 @@ fn a_pin_that_is_not_a_link_is_reported_and_kept() -> Outcome {
         let map = hash();
         dir.pin(&map, "link")?;
         let error = dir.open_or_attach("link", &spec, &prog).expect_err("a map");
-        assert!(matches!(
-            error.cause(),
-            Some(Cause::WrongKind {
+        assert_cause_matches!(
+            error,
+            Cause::WrongKind {
                 expected: Kind::Link,
                 found: Kind::Map
-            })
-        ));
+            }
+        );
         dir.unlink("link")?;
         fs::create_dir(fs.at("link"))?;
         let error = dir
             .open_or_attach("link", &spec, &prog)
             .expect_err("a directory");
-        assert!(
-            matches!(error.cause(), Some(Cause::NotAnObject { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::NotAnObject { .. });
         fs::remove_dir(fs.at("link"))?;
         // Neither call attached the program.
         spec.create(&prog)?;
@@ -140,10 +131,7 @@ fn a_program_whose_link_cannot_be_pinned_is_not_attached() -> Outcome {
             .open_or_attach("link", &spec, &prog)
             .expect_err("no directory");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-        assert!(
-            matches!(error.cause(), Some(Cause::Removed { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::Removed { .. });
         wait_until("free", || spec.create(&prog).is_ok());
         Ok(())
     })
@@ -186,10 +174,7 @@ fn a_user_without_permission_leaves_nothing_attached() -> Outcome {
                 .open_or_attach("link", &spec, &prog)
                 .expect_err("no right");
             assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
-            assert!(
-                matches!(error.cause(), Some(Cause::Blocked { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::Blocked { .. });
         });
         wait_until("free", || spec.create(&prog).is_ok());
         // A pin that the user may not open is not taken for a missing one.

@@ -181,10 +181,7 @@ fn a_directory_removed_during_the_call_is_reported() -> Outcome {
             assert!(fs.names().is_empty(), "{what}");
             // Also if it was removed before the call.
             let error = dir.open_or_create(NAME, &spec(), Reuse::Exact).unwrap_err();
-            assert!(
-                matches!(error.cause(), Some(Cause::Removed { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::Removed { .. });
         }
     }
     Ok(())

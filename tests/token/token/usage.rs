@@ -171,10 +171,7 @@ fn descriptors_that_are_not_tokens_are_rejected() -> Outcome {
     let file = std::fs::File::create(&forged)?;
     std::fs::remove_file(&forged)?;
     let failed = Token::try_from(OwnedFd::from(file)).expect_err("a file");
-    assert!(
-        matches!(failed.cause(), Some(Cause::WrongDescriptor { .. })),
-        "{failed}"
-    );
+    assert_cause_matches!(failed, Cause::WrongDescriptor { .. });
     let (reader, _writer) = rustix::pipe::pipe()?;
     let failed = Token::try_from(reader).expect_err("a pipe");
     assert!(
@@ -191,15 +188,11 @@ fn the_token_flag_requires_a_token() -> Outcome {
         .create()
         .expect_err("no token");
     let what = "BPF_F_TOKEN_FD";
-    assert!(
-        matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
-    );
+    assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
     let flags = bpf_pin::prog::ProgFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).flags(flags);
     let error = spec.load().expect_err("no token");
-    assert!(
-        matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
-    );
+    assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
     Ok(())
 }
