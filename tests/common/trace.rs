@@ -84,15 +84,11 @@ impl Stop {
                 name.trim_start_matches("BPF_").into()
             }
             libc::SYS_unlinkat if self.args[2] & libc::AT_REMOVEDIR as u64 != 0 => "rmdir".into(),
-            syscalls::FSTATAT => {
-                let flags = self.args[3];
-                let has = |flag: i32| flags & flag as u64 != 0;
-                match (has(libc::AT_EMPTY_PATH), has(libc::AT_SYMLINK_NOFOLLOW)) {
-                    (true, _) => "fstat",
-                    (_, true) => "lstat",
-                    (_, false) => "stat",
-                }
-                .into()
+            syscalls::FSTATAT => stat_name(self.args[3]).into(),
+            // rustix prefers it to fstatat(2) here, for times after 2038.
+            #[cfg(target_pointer_width = "32")]
+            libc::SYS_statx if self.args[3] == u64::from(libc::STATX_BASIC_STATS) => {
+                stat_name(self.args[2]).into()
             }
             // On x86 one syscall does all calls on sockets.
             #[cfg(target_arch = "x86")]
@@ -110,6 +106,16 @@ impl Stop {
                 known.map_or_else(|| format!("syscall {nr}"), |(_, name)| (*name).into())
             }
         }
+    }
+}
+
+/// The name of the call that fstatat(2) with these flags replaces.
+fn stat_name(flags: u64) -> &'static str {
+    let has = |flag: i32| flags & flag as u64 != 0;
+    match (has(libc::AT_EMPTY_PATH), has(libc::AT_SYMLINK_NOFOLLOW)) {
+        (true, _) => "fstat",
+        (_, true) => "lstat",
+        (_, false) => "stat",
     }
 }
 

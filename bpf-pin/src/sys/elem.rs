@@ -284,6 +284,17 @@ impl<M: AsMap> SizedMap<M> {
         self.max_entries
     }
 
+    /// The most keys that an iteration returns. With more of them, so many are repeated that it might not end.
+    ///
+    /// A resizable hash repeats the keys that move to its new table during the iteration.
+    pub(crate) fn most_keys(&self) -> u32 {
+        match (self.max_entries, self.map_type) {
+            (0, _) => u32::MAX,
+            (max_entries, abi::BPF_MAP_TYPE_RHASH) => max_entries.saturating_mul(2),
+            (max_entries, _) => max_entries,
+        }
+    }
+
     pub(crate) fn key_len(&self) -> usize {
         self.key_len
     }

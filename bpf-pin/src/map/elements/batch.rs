@@ -113,7 +113,7 @@ impl<M: AsMap> RawElements<M> {
             }
             if !takes && !has_buckets {
                 cursor
-                    .count(self.map.max_entries(), done.count)
+                    .count(self.map.most_keys(), done.count)
                     .map_err(|error| self.named(error))?;
             } else if !takes && has_begun && !cursor.is_end() && cursor.words(key_len)[0] == before
             {
@@ -180,7 +180,7 @@ impl<M: AsMap> RawElements<M> {
         }
         let keys_left = cursor.keys_left;
         cursor
-            .count(self.map.max_entries(), 1)
+            .count(self.map.most_keys(), 1)
             .map_err(|error| self.named(error))?;
         let read = self.lookup(key, value, flags).and_then(|found| {
             let has_next = self.next_key(Some(key), cursor.key(key_len))?;

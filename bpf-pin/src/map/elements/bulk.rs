@@ -23,6 +23,9 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     /// as many keys as the map has room for, the iterator ends with
     /// [`IterationAborted`](Cause::IterationAborted).
     ///
+    /// A resizable hash moves its keys to a larger table in the background, and keys that move during the
+    /// iteration are repeated. The iterator ends in the same way after twice as many keys as there is room for.
+    ///
     /// A trie may return the value of another key for a yielded key: if that key was deleted in between, a
     /// lookup returns the value of its longest remaining prefix.
     ///

@@ -70,20 +70,13 @@ impl Cursor {
         &mut cast_slice_mut(self.words(key_len))[..key_len]
     }
 
-    pub(super) fn count(&mut self, max_entries: u32, keys: usize) -> Result<()> {
-        count_keys(&mut self.keys_left, max_entries, keys)
+    pub(super) fn count(&mut self, most_keys: u32, keys: usize) -> Result<()> {
+        count_keys(&mut self.keys_left, most_keys, keys)
     }
 }
 
-/// Counts keys, and fails if there are more than the map has room for. Then some were repeated, and an
-/// iteration over a map that changes all the time might never end.
-pub(super) fn count_keys(left: &mut Option<u32>, max_entries: u32, keys: usize) -> Result<()> {
-    // Local storage reports 0 and has no limit.
-    let most = if max_entries == 0 {
-        u32::MAX
-    } else {
-        max_entries
-    };
+/// Counts keys, and fails if an iteration returns more than `most`.
+pub(super) fn count_keys(left: &mut Option<u32>, most: u32, keys: usize) -> Result<()> {
     let room = left.unwrap_or(most) as usize;
     *left = Some(room.saturating_sub(keys) as u32);
     if keys > room {

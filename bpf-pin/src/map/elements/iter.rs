@@ -318,7 +318,7 @@ impl<K: Key + ?Sized, M: AsMap> Iterator for Keys<'_, K, M> {
             Next::End => return None,
         };
         let mut key = key.and_then(|key| {
-            count_keys(&mut self.keys_left, self.raw.map.max_entries(), 1)
+            count_keys(&mut self.keys_left, self.raw.map.most_keys(), 1)
                 .map_err(|error| self.raw.named(error))?;
             Ok(key)
         });
