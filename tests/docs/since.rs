@@ -60,6 +60,7 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("`statmount(2)`, Linux", Version::new(6, 13)),
     ("reports the source", Version::new(6, 13)),
     ("resources an iterator goes through", Version::new(6, 1)),
+    ("in a control group before Linux 6.17", Version::new(6, 17)),
 ];
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];

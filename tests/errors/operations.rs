@@ -222,7 +222,7 @@ const PROGRAMS_AND_LINKS: &[Row] = &[
     ("a program of another type", |s| error(s.link.update(&s.prog)),
         "update link {link}: program {prog} is of type socket_filter, and sk_lookup takes sk_lookup"),
     ("flags that the kernel refuses", |_| error(LinkSpec::xdp(LOOPBACK).flags(1 << 31).create(&xdp_prog())),
-        "attach a program to xdp of device 1: EINVAL"),
+        "attach a program to xdp of device 1: xdp_flags 0x80000000 of a link to a network device are not accepted: a link takes one mode"),
     ("a file that is not a cgroup", |_| {
         let file = File::open("/proc/self/status").unwrap();
         error(LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS).create(&cgroup_prog()))

@@ -7,6 +7,7 @@ mod lifecycle;
 mod link;
 mod link_pin;
 mod query;
+mod refusals;
 mod struct_ops;
 mod tracing;
 mod wrong_prog_type;

@@ -1,8 +1,9 @@
 //! Why a program could not be attached.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
 use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io::Errno;
@@ -11,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error::Cause;
 use crate::process::is_filtered;
-use crate::sys;
+use crate::sys::{self, ProgData};
 use crate::types::{AttachType, FileSystem};
 
 /// EINVAL for a device's attach type: a query shows whether the kernel has it.
@@ -56,6 +57,42 @@ pub(crate) fn for_xdp(ifindex: u32) -> Option<Cause> {
     let by_mode = [progs.driver, progs.generic, progs.offloaded];
     let prog_id = by_mode.into_iter().find(|id| *id != 0)?;
     Some(Cause::XdpAttached { ifindex, prog_id })
+}
+
+/// EINVAL of an update of an XDP link: the programs were loaded with different expected attach types, which the
+/// kernel does not report. Proven with scratch prog arrays if the kernel compares the types there. Otherwise it
+/// is likely, and the cause says so. `None` if they are proven to be the same.
+pub(crate) fn for_xdp_update(new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Option<Cause> {
+    let old = old.and_then(xdp_attach_type);
+    match (old, xdp_attach_type(new)) {
+        (Some(expected), Some(found)) if expected == found => None,
+        (expected, found) => Some(Cause::ExpectedAttachType { expected, found }),
+    }
+}
+
+/// 0 or XDP. `None` if the program has another type, or other properties that prog arrays compare.
+fn xdp_attach_type(prog: BorrowedFd<'_>) -> Option<AttachType> {
+    let load = |attach_type: AttachType| {
+        let attr = abi::bpf_attr_prog_load {
+            prog_type: abi::BPF_PROG_TYPE_XDP,
+            expected_attach_type: attach_type.0,
+            ..abi::bpf_attr_prog_load::zeroed()
+        };
+        let insns = [abi::bpf_insn::mov64_imm(0, 2), abi::bpf_insn::exit()];
+        let data = ProgData::new(&insns);
+        sys::prog_load(attr, &data, &mut []).0.ok()
+    };
+    let types = [AttachType(0), AttachType::XDP];
+    let scratch = [load(types[0])?, load(types[1])?];
+    let accepts = |scratch: &OwnedFd, prog| sys::share_prog_array(scratch.as_fd(), prog).ok();
+    // Before Linux 6.18 and its backports prog arrays do not compare the type.
+    if accepts(&scratch[0], scratch[1].as_fd())? {
+        return None;
+    }
+    let found = scratch
+        .iter()
+        .position(|it| accepts(it, prog) == Some(true));
+    found.map(|at| types[at])
 }
 
 /// EBADF for a control group.

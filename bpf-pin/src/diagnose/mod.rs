@@ -12,7 +12,7 @@ mod shadowed;
 #[cfg(feature = "link")]
 pub(crate) use link::{
     for_attach_type, for_cgroup, for_device, for_prog_of_link, for_removed_cgroup, for_tracepoint,
-    for_tracepoint_cookie, for_xdp,
+    for_tracepoint_cookie, for_xdp, for_xdp_update,
 };
 pub(crate) use memlock::{memlock, memlock_is_charged};
 pub(crate) use mount::{attach, missing_call, mount, mount_namespace};

@@ -29,8 +29,8 @@ use super::{LinkMismatch, Mismatch};
 /// | kind | [`WrongKind`](Self::WrongKind), [`WrongDescriptor`](Self::WrongDescriptor), [`Unproven`](Self::Unproven), [`NoSuchId`](Self::NoSuchId), [`UnsupportedType`](Self::UnsupportedType) |
 /// | directory | [`Replaced`](Self::Replaced), [`Displaced`](Self::Displaced), [`Removed`](Self::Removed), [`Moved`](Self::Moved), [`MountPoint`](Self::MountPoint), [`NotEmpty`](Self::NotEmpty), [`Locked`](Self::Locked) |
 /// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`Uptr`](Self::Uptr) |
-/// | program | [`NotLoadedFor`](Self::NotLoadedFor), [`WrongProgType`](Self::WrongProgType), [`Lockdown`](Self::Lockdown) |
-/// | link | [`NoTarget`](Self::NoTarget), [`XdpAttached`](Self::XdpAttached), [`AttachedElsewhere`](Self::AttachedElsewhere), [`OtherNetns`](Self::OtherNetns), [`AlreadyAttached`](Self::AlreadyAttached), [`LinkMismatch`](Self::LinkMismatch), [`Detached`](Self::Detached), [`UnexpectedProgram`](Self::UnexpectedProgram), [`UnexpectedMap`](Self::UnexpectedMap), [`RestoreFailed`](Self::RestoreFailed) |
+/// | program | [`NotLoadedFor`](Self::NotLoadedFor), [`ExpectedAttachType`](Self::ExpectedAttachType), [`WrongProgType`](Self::WrongProgType), [`Lockdown`](Self::Lockdown) |
+/// | link | [`NoTarget`](Self::NoTarget), [`XdpAttached`](Self::XdpAttached), [`AttachedElsewhere`](Self::AttachedElsewhere), [`OtherNetns`](Self::OtherNetns), [`AlreadyAttached`](Self::AlreadyAttached), [`TargetFull`](Self::TargetFull), [`AttachedExclusively`](Self::AttachedExclusively), [`LinkMismatch`](Self::LinkMismatch), [`Detached`](Self::Detached), [`UnexpectedProgram`](Self::UnexpectedProgram), [`UnexpectedMap`](Self::UnexpectedMap), [`RestoreFailed`](Self::RestoreFailed) |
 /// | mount | [`NotTheRoot`](Self::NotTheRoot), [`NotListed`](Self::NotListed), [`AnotherInstance`](Self::AnotherInstance), [`AnotherMount`](Self::AnotherMount), [`Occupied`](Self::Occupied), [`Covered`](Self::Covered), [`Shadowed`](Self::Shadowed), [`LostRace`](Self::LostRace), [`PathBypassesMount`](Self::PathBypassesMount), [`InUse`](Self::InUse), [`ForeignUserNamespace`](Self::ForeignUserNamespace), [`MountTableFull`](Self::MountTableFull) |
 /// | token and delegation | [`NeedsDelegation`](Self::NeedsDelegation), [`InitialUserNamespace`](Self::InitialUserNamespace), [`NothingDelegated`](Self::NothingDelegated), [`NotDelegated`](Self::NotDelegated), [`PeerClosed`](Self::PeerClosed), [`PeerRefused`](Self::PeerRefused), [`Handshake`](Self::Handshake) |
 /// | kernel and arguments | [`Unsupported`](Self::Unsupported), [`OptionIgnored`](Self::OptionIgnored), [`NoProc`](Self::NoProc), [`Memlock`](Self::Memlock), [`InvalidArgument`](Self::InvalidArgument) |
@@ -418,6 +418,18 @@ pub enum Cause {
         /// The types that it takes.
         takes: &'static [ProgType],
     },
+    /// The XDP program was loaded with another `expected_attach_type` than the program that the link holds
+    /// (EINVAL).
+    ///
+    /// The only cause that may be named without a proof, because the kernel reports no such type: the sentence
+    /// says "likely" if a field is `None`.
+    #[error(fmt = sentence::expected_attach_type)]
+    ExpectedAttachType {
+        /// That of the link's program: 0 or XDP. `None` if it could not be proven.
+        expected: Option<AttachType>,
+        /// That of the new program, likewise.
+        found: Option<AttachType>,
+    },
     /// The kernel is locked down and withholds a helper that the program calls.
     #[error("the kernel is locked down ({level}) and withholds a helper that the program calls")]
     Lockdown {
@@ -464,6 +476,23 @@ pub enum Cause {
         prog_id: u32,
         /// The link that holds it, if it was found.
         link_id: Option<u32>,
+    },
+    /// The target has as many programs as it takes (E2BIG, ERANGE).
+    #[error(fmt = sentence::target_full)]
+    TargetFull {
+        /// The number of programs.
+        count: usize,
+    },
+    /// A program was attached to the control group, or to an ancestor, without `BPF_F_ALLOW_MULTI`, and excludes
+    /// others (EPERM). `BPF_PROG_ATTACH` does that by default; links do not.
+    #[error(
+        "program {prog_id} is attached to control group {cgroup_id} without BPF_F_ALLOW_MULTI, and excludes this one"
+    )]
+    AttachedExclusively {
+        /// The control group's id.
+        cgroup_id: u64,
+        /// The program's id.
+        prog_id: u32,
     },
     /// The pinned link lacks options of its spec:
     /// [`Attached::exact`](crate::reuse::Attached::exact).

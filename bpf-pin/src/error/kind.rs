@@ -93,6 +93,7 @@ impl ErrorKind {
             | Cause::NotEmpty { .. }
             | Cause::XdpAttached { .. }
             | Cause::AlreadyAttached { .. }
+            | Cause::AttachedExclusively { .. }
             | Cause::Occupied { .. }
             | Cause::Shadowed(_) => Self::AlreadyExists,
 
@@ -149,6 +150,7 @@ impl ErrorKind {
             | Cause::LengthMismatch { .. }
             | Cause::Size { .. }
             | Cause::NotLoadedFor { .. }
+            | Cause::ExpectedAttachType { .. }
             | Cause::WrongProgType { .. }
             | Cause::PerCpu { .. }
             | Cause::NotMmapable { .. } => Self::InvalidInput,
@@ -167,6 +169,7 @@ impl ErrorKind {
 
             Cause::MaxEntries { .. }
             | Cause::BufferTooSmall { .. }
+            | Cause::TargetFull { .. }
             | Cause::Memlock { .. }
             | Cause::MountTableFull { .. } => Self::Full,
 

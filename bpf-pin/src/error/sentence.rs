@@ -123,6 +123,32 @@ pub(super) fn link_mismatch(mismatches: &[LinkMismatch], f: &mut Formatter<'_>) 
     list(f, mismatches, "; ", "; ")
 }
 
+pub(super) fn expected_attach_type(
+    expected: &Option<AttachType>,
+    found: &Option<AttachType>,
+    f: &mut Formatter<'_>,
+) -> Result {
+    let (Some(expected), Some(found)) = (expected, found) else {
+        return f.write_str(
+            "likely the program was loaded with another expected_attach_type than the one of the link",
+        );
+    };
+    let with = |attach_type: &AttachType| match attach_type {
+        AttachType(0) => "without expected_attach_type".to_owned(),
+        _ => format!("with expected_attach_type {attach_type}"),
+    };
+    let (expected, found) = (with(expected), with(found));
+    write!(
+        f,
+        "the program was loaded {found}, and the one of the link {expected}"
+    )
+}
+
+pub(super) fn target_full(count: &usize, f: &mut Formatter<'_>) -> Result {
+    let programs = if *count == 1 { "program" } else { "programs" };
+    write!(f, "the target has {count} {programs}, and takes no more")
+}
+
 pub(super) fn already_attached(
     prog_id: &u32,
     link_id: &Option<u32>,

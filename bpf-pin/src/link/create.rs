@@ -41,9 +41,13 @@ impl LinkSpec<'_> {
     /// | [`AlreadyAttached`](Cause::AlreadyAttached) (EEXIST) | TCX, netkit: the program is attached already |
     /// | EBUSY | netfilter: the priority is taken |
     /// | EBUSY | tracing: the program is attached already |
-    /// | E2BIG | the network namespace has a flow dissector |
+    /// | [`TargetFull`](Cause::TargetFull) (E2BIG, ERANGE) | the target has as many programs as it takes: a control group or socket look-up 64, TCX and netkit 63, a network namespace one flow dissector |
+    /// | [`AttachedExclusively`](Cause::AttachedExclusively) (EPERM) | control group: a program of the group or of an ancestor excludes others |
+    /// | [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) | links to the target do not accept the flags, such as `BPF_F_ALLOW_MULTI` for a control group |
+    /// | [`Unsupported`](Cause::Unsupported) (EINVAL) | a [`position`](Self::position) in a control group before Linux 6.17 |
     /// | ESTALE | the target has another revision |
-    /// | [`WrongDescriptor`](Cause::WrongDescriptor) (EBADF) | the descriptor is not of a cgroup2 directory |
+    /// | [`WrongDescriptor`](Cause::WrongDescriptor) (EBADF) | the descriptor is not of a cgroup2 directory, but of a file in it or of another file system |
+    /// | [`NoTarget`](Cause::NoTarget) (ENOENT) | the control group was removed |
     /// | [`NoTarget`](Cause::NoTarget) (ENOENT) | no such tracepoint |
     ///
     /// # References
@@ -230,11 +234,17 @@ impl LinkSpec<'_> {
     fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
         let ifindex = self.target.ifindex();
         match (errno, self.target) {
+            (Errno::PERM, LinkTarget::Cgroup { .. }) => {
+                diagnose::for_link(prog.info().ok()?.prog_type).or_else(|| self.exclusive())
+            }
             (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
+            (Errno::TOOBIG, LinkTarget::Cgroup { .. } | LinkTarget::Netns { .. })
+            | (Errno::RANGE, LinkTarget::Tcx { .. } | LinkTarget::Netkit { .. }) => self.full(),
             (Errno::BUSY | Errno::EXIST, LinkTarget::Xdp { ifindex }) => diagnose::for_xdp(ifindex),
             (Errno::INVAL, _) if ifindex != 0 => diagnose::for_attach_type(self.attach_type())
                 .or_else(|| self.wrong_type(prog))
-                .or_else(|| diagnose::for_device(ifindex)),
+                .or_else(|| diagnose::for_device(ifindex))
+                .or_else(|| self.wrong_flags(prog)),
             (Errno::NODEV, _) if ifindex != 0 => diagnose::for_device(ifindex),
             (Errno::EXIST, LinkTarget::Tcx { .. } | LinkTarget::Netkit { .. }) => {
                 self.already_attached(sys::object_id(prog.as_fd()).ok()?)
@@ -251,9 +261,17 @@ impl LinkSpec<'_> {
                 let unsupported = has_cookie.then(diagnose::for_tracepoint_cookie).flatten();
                 unsupported.or_else(|| self.wrong_type(prog))
             }
+            (Errno::NOENT, LinkTarget::Cgroup { .. }) => match self.operand {
+                Operand::File(fd) => diagnose::for_removed_cgroup(fd, self.attach_type()),
+                _ => None,
+            },
             (Errno::INVAL, LinkTarget::Cgroup { .. }) => self
                 .wrong_type(prog)
-                .or_else(|| diagnose::for_prog_of_link(prog.as_fd(), self.attach_type())),
+                .or_else(|| diagnose::for_prog_of_link(prog.as_fd(), self.attach_type()))
+                .or_else(|| self.wrong_flags(prog)),
+            (Errno::INVAL, LinkTarget::Netns { .. }) => {
+                self.wrong_type(prog).or_else(|| self.wrong_flags(prog))
+            }
             // The type of a program does not say whether it can replace a function.
             (_, LinkTarget::Tracing { .. }) if self.replaced_function().is_some() => None,
             (Errno::INVAL, _) => self.wrong_type(prog),

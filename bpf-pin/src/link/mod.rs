@@ -4,6 +4,7 @@ mod create;
 mod position;
 mod prog_types;
 mod query;
+mod refusal;
 mod spec;
 mod target;
 mod validate;
@@ -51,15 +52,16 @@ impl Link {
     /// |---|---|
     /// | [`WrongProgType`](Cause::WrongProgType) (EINVAL) | `new` has another program type |
     /// | [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) | control group: `new` was loaded for another attach type |
-    /// | EINVAL | XDP, sockmap: `new` was loaded with another `expected_attach_type` than the current program |
+    /// | [`ExpectedAttachType`](Cause::ExpectedAttachType) (EINVAL) | XDP: `new` was loaded with another `expected_attach_type` than the current program |
+    /// | EINVAL | sockmap: likewise |
     /// | EINVAL | iterator: as for XDP, or `new` was loaded for other objects |
     /// | EEXIST | TCX, netkit: another link has attached `new` at the same target |
     /// | [`UnsupportedType`](Cause::UnsupportedType) (EINVAL, EOPNOTSUPP) | links of this type have no updates, such as tracing, raw tracepoints, perf events and netfilter |
     /// | [`Detached`](Cause::Detached) (ENOLINK) | the link was detached, or its target is gone |
     ///
-    /// The kernel does not report the `expected_attach_type` of a program, so the third row has no cause. aya
-    /// and libbpf load XDP programs with [`AttachType::XDP`]; [`ProgSpec`](crate::ProgSpec) loads with 0
-    /// unless the caller sets it.
+    /// The kernel does not report the `expected_attach_type` of a program. That of an XDP program is proven if
+    /// this kernel compares it in prog arrays and both programs can be opened; otherwise the error says
+    /// "likely". aya, libbpf and [`ProgSpec`](crate::ProgSpec) load XDP programs with [`AttachType::XDP`].
     ///
     /// # Examples
     ///
@@ -208,7 +210,15 @@ impl Link {
                         ObjectType::Link(link_type),
                         "cannot be updated",
                     )),
-                    false if errno == Errno::INVAL => prog_types::check_update(new, &info.target),
+                    false if errno == Errno::INVAL => prog_types::check_update(new, &info.target)
+                        .or_else(|| match info.target {
+                            LinkTarget::Xdp { ifindex: 1.. } => {
+                                let by_id = sys::ById::PROG.fd(info.prog_id, 0).ok();
+                                let by_id = by_id.as_ref().map(AsFd::as_fd);
+                                diagnose::for_xdp_update(new, old.or(by_id))
+                            }
+                            _ => None,
+                        }),
                     false => None,
                 }
             }

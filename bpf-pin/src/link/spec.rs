@@ -96,8 +96,8 @@ impl<'a> LinkSpec<'a> {
     ///
     /// A device has one link per mode, and only one of driver mode and generic mode.
     /// [`Link::update`](super::Link::update) fails with EINVAL unless both programs were loaded with the same
-    /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type). aya and libbpf load with
-    /// [`AttachType::XDP`]; [`ProgSpec`](crate::ProgSpec) loads with 0 unless the caller sets it.
+    /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type). aya, libbpf and
+    /// [`ProgSpec`](crate::ProgSpec) load XDP programs with [`AttachType::XDP`].
     pub fn xdp(ifindex: u32) -> Self {
         Self::new(LinkTarget::Xdp { ifindex }, Operand::None)
     }

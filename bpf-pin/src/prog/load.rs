@@ -134,7 +134,7 @@ impl ProgSpec<'_> {
             prog_name: name.into_raw(),
             kern_version: self.kern_version,
             prog_ifindex: self.ifindex,
-            expected_attach_type: self.expected_attach_type.0,
+            expected_attach_type: self.attach_type().0,
             attach_btf_id: self.attach_btf_id,
             keyring_id: self.keyring_id,
             prog_token_fd: token_fd,
@@ -235,7 +235,7 @@ impl ProgSpec<'_> {
             return diagnose::for_prog(self.prog_type);
         };
         token.forbids(Command::PROG_LOAD, |allowed| {
-            let attach_type = self.expected_attach_type;
+            let attach_type = self.attach_type();
             if !allowed.progs.contains(self.prog_type) {
                 return Some(format!("programs of type {}", self.prog_type));
             }

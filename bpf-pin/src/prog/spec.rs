@@ -77,7 +77,7 @@ pub struct ProgSpec<'a> {
     pub(super) flags: ProgFlags,
     pub(super) kern_version: u32,
     pub(super) ifindex: u32,
-    pub(super) expected_attach_type: AttachType,
+    pub(super) expected_attach_type: Option<AttachType>,
     pub(super) btf: Option<BorrowedFd<'a>>,
     pub(super) func_info: (&'a [u8], u32),
     pub(super) line_info: (&'a [u8], u32),
@@ -111,7 +111,7 @@ impl<'a> ProgSpec<'a> {
             flags: ProgFlags::empty(),
             kern_version: 0,
             ifindex: 0,
-            expected_attach_type: AttachType(0),
+            expected_attach_type: None,
             btf: None,
             func_info: (&[], 0),
             line_info: (&[], 0),
@@ -161,12 +161,22 @@ impl<'a> ProgSpec<'a> {
 
     /// Sets `expected_attach_type`, for program types that need it. Linux 4.17.
     ///
-    /// XDP programs can be loaded and attached without it. [`Link::update`](crate::Link::update) compares it,
-    /// and fails with EINVAL if it differs. aya and libbpf set [`AttachType::XDP`], so set it too if they
-    /// should be able to update your link, or you theirs.
+    /// The default is 0, and [`AttachType::XDP`] for XDP programs, as aya and libbpf set it. The kernel also
+    /// attaches XDP programs with 0, but then [`Link::update`](crate::Link::update) with one that has
+    /// [`AttachType::XDP`] fails with EINVAL, and the reverse. Set `AttachType(0)` to update the link of a
+    /// program that was loaded so, or before Linux 4.17, which rejects others.
     pub fn expected_attach_type(mut self, attach_type: AttachType) -> Self {
-        self.expected_attach_type = attach_type;
+        self.expected_attach_type = Some(attach_type);
         self
+    }
+
+    /// The one that is set, or the default of the type.
+    pub(super) fn attach_type(&self) -> AttachType {
+        match (self.expected_attach_type, self.prog_type) {
+            (Some(attach_type), _) => attach_type,
+            (None, ProgType::XDP) => AttachType::XDP,
+            (None, _) => AttachType(0),
+        }
     }
 
     /// Sets `prog_btf_fd`: the program's own types, a [`Btf`](crate::prog::Btf) or another descriptor. Linux

@@ -115,7 +115,7 @@ impl PinDir {
     /// |---|---|
     /// | [`Operation::UpdateLink`] | [`AttachedElsewhere`](Cause::AttachedElsewhere), [`OtherNetns`](Cause::OtherNetns); nothing was changed |
     /// | | as [`Link::update`], such as [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) for a control group if that can be proven; nothing was changed |
-    /// | | EINVAL for XDP if the programs were loaded with different [`expected_attach_type`](crate::ProgSpec::expected_attach_type); nothing was changed |
+    /// | | [`ExpectedAttachType`](Cause::ExpectedAttachType) (EINVAL) for XDP if the programs were loaded with different [`expected_attach_type`](crate::ProgSpec::expected_attach_type); nothing was changed |
     /// | [`Operation::CreateLink`] | as [`LinkSpec::create`] |
     /// | | the target is still taken after retries for about a second: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST in the other mode), EBUSY for netfilter, tracing and sockmap, E2BIG for a flow dissector |
     /// | | [`AlreadyAttached`](Cause::AlreadyAttached) after such retries, by a link without this pin (EEXIST for TCX and netkit) |

@@ -70,7 +70,6 @@ impl PinnedLink {
     /// ```no_run
     /// use bpf_pin::{LinkSpec, PinnedLink, Prog};
     ///
-    /// // Loaded with `expected_attach_type(AttachType::XDP)`, as all programs that will replace it.
     /// let prog = Prog::open("/sys/fs/bpf/filter")?;
     /// let attached = PinnedLink::open_or_attach("/sys/fs/bpf/xdp_eth0", &LinkSpec::xdp(2), &prog)?;
     /// println!("{}: {:?}", attached.link.path().display(), attached.attachment);

@@ -1,7 +1,7 @@
 //! Creating and freezing maps, and batches of no elements.
 
 use std::mem::size_of;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
@@ -17,6 +17,36 @@ pub(crate) fn map_create(attr: abi::bpf_attr_map_create, excl_prog_hash: &[u8]) 
     };
     // SAFETY: the arm's only address has the given length; MAP_CREATE returns a descriptor.
     unsafe { new_fd(bpf(abi::BPF_MAP_CREATE, &mut attr)) }
+}
+
+/// Returns whether a prog array that holds one program accepts the other: if not, EINVAL.
+pub(crate) fn share_prog_array(first: BorrowedFd<'_>, second: BorrowedFd<'_>) -> Result<bool> {
+    let attr = abi::bpf_attr_map_create {
+        map_type: abi::BPF_MAP_TYPE_PROG_ARRAY,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        ..abi::bpf_attr_map_create::zeroed()
+    };
+    let map = map_create(attr, &[])?;
+    let put = |prog| {
+        let (key, value) = (0_u32, raw(prog));
+        let mut attr = abi::bpf_attr_map_elem {
+            map_fd: raw(map.as_fd()),
+            key: address(&key),
+            value: address(&value),
+            ..abi::bpf_attr_map_elem::zeroed()
+        };
+        // SAFETY: the map's keys and values are four bytes long, and both outlive the call, which writes to
+        // neither.
+        unsafe { bpf(abi::BPF_MAP_UPDATE_ELEM, &mut attr) }
+    };
+    put(first)?;
+    match put(second) {
+        Ok(_) => Ok(true),
+        Err(Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// `BPF_MAP_FREEZE`

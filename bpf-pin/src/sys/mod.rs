@@ -48,6 +48,7 @@ pub(crate) use link::{
 pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
 pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, probe_batch,
+    share_prog_array,
 };
 #[cfg(feature = "map")]
 pub(crate) use mmap::Mapping;

@@ -55,6 +55,22 @@ pub(crate) struct ProgData<'a> {
 // A borrowed descriptor has the layout of the int that the kernel reads.
 const _: () = assert!(size_of::<BorrowedFd<'_>>() == size_of::<i32>());
 
+impl<'a> ProgData<'a> {
+    /// Instructions alone.
+    pub(crate) fn new(insns: &'a [abi::bpf_insn]) -> Self {
+        Self {
+            insns,
+            license: c"",
+            func_info: Records::default(),
+            line_info: Records::default(),
+            core_relos: Records::default(),
+            fd_array: &[],
+            keeps_fd_array: false,
+            signature: &[],
+        }
+    }
+}
+
 impl ProgData<'_> {
     /// The first instruction that refers to a descriptor beyond the end of `fd_array`, and its index there.
     /// The kernel does not know the array's length.

@@ -40,12 +40,13 @@ pub fn lines(root: &Path) -> Outcome {
 
     // Our own program replaces it, and passes every packet without counting.
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
-    let unsaid = ProgSpec::new(ProgType::XDP, &insns).load()?;
+    let unsaid = ProgSpec::new(ProgType::XDP, &insns)
+        .expected_attach_type(AttachType(0))
+        .load()?;
     let refused = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &unsaid);
     let refused = refused.expect_err("it does not say that it is for XDP");
     assert_eq!(refused.raw_os_error(), Some(libc::EINVAL), "{refused}");
-    let spec = ProgSpec::new(ProgType::XDP, &insns).expected_attach_type(AttachType::XDP);
-    let own = spec.load()?;
+    let own = ProgSpec::new(ProgType::XDP, &insns).load()?;
     app.open_or_attach("link", &LinkSpec::xdp(ifindex), &own)?;
     send_packets(2)?;
     assert_eq!(count_of(&packets)?, 2);
