@@ -58,7 +58,7 @@ fn directory() -> TempDir {
     tempfile::tempdir_in(place).expect("a temporary directory")
 }
 
-fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
+fn with_mount_point(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     // Declared first, so that it is removed after the namespace's mounts are gone.
     let dir = directory();
     in_mount_namespace(|| test(dir.path()))
@@ -88,7 +88,7 @@ fn describe_mount(mount: &Mount) -> String {
     format!("mount {}, device {major}:{minor}", mount.mount_id)
 }
 
-fn on_tmpfs(path: &Path) {
+fn mount_tmpfs(path: &Path) {
     mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
 }
 
@@ -147,7 +147,7 @@ fn a_directory_on_another_file_system_is_reported() -> Outcome {
 /// Uses a sysfs of its own, because this machine or process 1 may have a bpffs at /sys/fs/bpf.
 #[common::test(ROOT)]
 fn the_usual_mount_point_gets_a_hint_to_mount_one() -> Outcome {
-    in_a_directory(|root| {
+    with_mount_point(|root| {
         let sys = root.join("sys");
         fs::create_dir(&sys)?;
         mount("sysfs", &sys, "sysfs", MountFlags::empty(), None)?;
@@ -169,7 +169,7 @@ fn the_usual_mount_point_gets_a_hint_to_mount_one() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_mounted_bpffs_is_reported_with_its_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let seen = inspect(path);
         let mount = bpffs.mount()?;
@@ -194,7 +194,7 @@ fn a_mounted_bpffs_is_reported_with_its_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_directory_in_a_bpffs_is_reported() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let inside = path.join("one/two");
         fs::create_dir_all(&inside)?;
@@ -215,7 +215,7 @@ fn a_directory_in_a_bpffs_is_reported() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_bind_mount_of_a_directory_is_reported() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let (one, other) = (path.join("one"), path.join("other"));
         fs::create_dir(&one)?;
         fs::create_dir(&other)?;
@@ -241,7 +241,7 @@ fn a_bind_mount_of_a_directory_is_reported() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_read_only_mount_differs_from_a_read_only_file_system() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let (one, other) = (path.join("one"), path.join("other"));
         fs::create_dir(&one)?;
         fs::create_dir(&other)?;
@@ -277,7 +277,7 @@ fn a_read_only_mount_differs_from_a_read_only_file_system() -> Outcome {
 #[common::test(ROOT)]
 fn propagation_is_reported() -> Outcome {
     let other = directory();
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         MountOptions::new().mount(path)?;
         let assert_sentence_ends = |end: &str| {
             let seen = inspect(path);
@@ -314,9 +314,9 @@ fn propagation_is_reported() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_bpffs_covers_another() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let first = MountOptions::new().mount(path)?;
-        on_tmpfs(path);
+        mount_tmpfs(path);
         let tmpfs = inspect(path).mount.ok_or("a mount")?;
         let second = MountOptions::new().mount(path)?;
         let third = MountOptions::new().mount(path)?;
@@ -343,11 +343,11 @@ fn a_bpffs_covers_another() -> Outcome {
 /// A mount over a bpffs makes its pins disappear without an error.
 #[common::test(ROOT)]
 fn a_bpffs_covered_by_another_file_system_is_reported() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let mount = bpffs.mount()?;
         let found = {
-            on_tmpfs(path);
+            mount_tmpfs(path);
             FileSystem::at(path)?
         };
         let seen = inspect(path);
@@ -367,7 +367,7 @@ fn a_bpffs_covered_by_another_file_system_is_reported() -> Outcome {
             describe_mount(&mount)
         );
         assert_sentence(&seen, &format!("{}{tail} by it", head(&seen)));
-        on_tmpfs(path);
+        mount_tmpfs(path);
         let seen = inspect(path);
         assert_eq!(seen.covers.len(), 2);
         assert_sentence(&seen, &format!("{}{tail}, 2 mounts deep", head(&seen)));
@@ -381,12 +381,12 @@ fn a_bpffs_covered_by_another_file_system_is_reported() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_bpffs_hidden_by_a_mount_of_a_parent_directory_is_reported() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let place = path.join("run/bpffs");
         fs::create_dir_all(&place)?;
         let bpffs = MountOptions::new().mount(&place)?;
         let mount = bpffs.mount()?;
-        on_tmpfs(&path.join("run"));
+        mount_tmpfs(&path.join("run"));
         let tail = format!(
             "; the bpffs ({}, private) is mounted there and hidden by a mount on the way",
             describe_mount(&mount)
@@ -413,12 +413,12 @@ fn a_bpffs_hidden_by_a_mount_of_a_parent_directory_is_reported() -> Outcome {
 
 #[common::test(ROOT)]
 fn symbolic_links_and_dots_in_a_path_are_resolved() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let (place, link) = (path.join("place"), path.join("link"));
         fs::create_dir(&place)?;
         symlink(&place, &link)?;
         let bpffs = MountOptions::new().mount(&place)?;
-        on_tmpfs(&place);
+        mount_tmpfs(&place);
         for path in [link, place.join("."), place.join("../place/")] {
             let seen = inspect(&path);
             assert_eq!(seen.hidden, [bpffs.mount()?], "{}", path.display());
@@ -450,7 +450,7 @@ fn an_invalid_path_fails() -> Outcome {
 
 #[common::test(&[cap::SYS_ADMIN, cap::SETUID])]
 fn an_unsearchable_directory_fails_with_its_mode() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mode(0o700).mount(path)?;
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         fs::create_dir(path.join("inside"))?;

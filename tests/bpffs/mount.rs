@@ -31,7 +31,7 @@ fn child_role() -> Option<std::process::ExitCode> {
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
 /// Runs `test` with a directory to mount on, in its own mount namespace so that no mount is left behind.
-fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
+fn with_mount_point(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     // Declared first, so that it is removed after the namespace's mounts are gone.
     let dir = directory();
     in_mount_namespace(|| test(dir.path()))

@@ -21,11 +21,11 @@ pub fn run_in_own_process(variable: &str, value: &str) -> Outcome {
         .env(variable, value)
         .output()?;
     if output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
-        return left_out(&said).try_for_each(leave_out);
+        let text = String::from_utf8_lossy(&output.stdout);
+        return left_out(&text).try_for_each(leave_out);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{value}: {}\n{said}", output.status).into())
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{value}: {}\n{stderr}", output.status).into())
 }
 
 /// Numbers of syscalls with names that depend on the architecture.

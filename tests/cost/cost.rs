@@ -361,8 +361,8 @@ fn syscalls() -> ExitCode {
     let buffered = elements::WITH_BUFFERS.iter().chain(storage);
     let buffered = buffered.map(|measured| (measured, Some(CountedCalls::Bpf)));
     let of_one = match kernel(6, 8).unmet() {
-        None => mounts::OF_ONE_MOUNT,
-        Some(_) => mounts::OF_ONE_BEFORE,
+        None => mounts::ONE_MOUNT,
+        Some(_) => mounts::ONE_MOUNT_BEFORE_6_8,
     };
     let listed = mounts::MEASURED.iter().chain(of_one);
     let listed = listed.map(|measured| (measured, Some(CountedCalls::Named)));

@@ -224,9 +224,9 @@ fn processes() -> Outcome {
         }
         actors.into_iter().map(Worker::finish).collect()
     };
-    let (said, read) = stress::read_during(finish, 8, |way| read_once(&fs, &dir, way, &past));
-    let said: Vec<_> = said.into_iter().collect::<Result<_, _>>()?;
-    let counts: Vec<u32> = said.iter().map(|s| s.trim().parse().unwrap()).collect();
+    let (outputs, read) = stress::read_during(finish, 8, |way| read_once(&fs, &dir, way, &past));
+    let outputs: Vec<_> = outputs.into_iter().collect::<Result<_, _>>()?;
+    let counts: Vec<u32> = outputs.iter().map(|s| s.trim().parse().unwrap()).collect();
     println!("replaced {counts:?} times by processes, read {read} times");
     assert_eq!(fs.names(), [NAME, "pool"]);
     Ok(())

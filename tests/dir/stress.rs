@@ -44,8 +44,12 @@ pub fn run_requested(tests: &[StressTest]) -> Option<ExitCode> {
 /// Runs a stress test in its own process, which must not leave a descriptor open.
 pub fn run(name: &str) -> Outcome {
     let output = command(name)?.stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name}: {}\n{said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{name}: {}\n{stderr}",
+        output.status
+    );
     // The report of the test, visible with --nocapture.
     print!("{}", String::from_utf8_lossy(&output.stdout));
     Ok(())

@@ -47,8 +47,8 @@ fn in_a_child(name: &str) -> Outcome {
         .env(CHILD, name)
         .output()?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{name}: {}\n{words}", output.status).into());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{name}: {}\n{stderr}", output.status).into());
     }
     Ok(())
 }

@@ -355,10 +355,10 @@ fn check(table: &[Row]) -> Outcome {
     for (situation, call, text) in table {
         let scene = Scene::new()?;
         let text = scene.fill(text)?;
-        let said = call(&scene).to_string();
+        let message = call(&scene).to_string();
         match text.strip_suffix('…') {
-            Some(begin) => assert!(said.starts_with(begin), "{situation}: {said}"),
-            None => assert_eq!(said, text, "{situation}"),
+            Some(begin) => assert!(message.starts_with(begin), "{situation}: {message}"),
+            None => assert_eq!(message, text, "{situation}"),
         }
     }
     Ok(())

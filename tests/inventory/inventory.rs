@@ -15,7 +15,7 @@ use bpf_pin::{Bpffs, Error, Map};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
-use listing::{Listing, in_a_directory, list_below, pin};
+use listing::{Listing, list_below, pin, with_private_tmpfs};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
@@ -28,17 +28,17 @@ fn child_role() -> Option<std::process::ExitCode> {
 }
 
 /// Mounts a bpffs on a new directory.
-fn bpffs(at: &Path) -> Result<Bpffs, bpf_pin::Error> {
+fn mount_bpffs(at: &Path) -> Result<Bpffs, bpf_pin::Error> {
     fs::create_dir_all(at).expect("a mount point");
     MountOptions::new().mount(at)
 }
 
-fn bind(from: &Path, to: &Path) -> Outcome {
+fn bind_mount(from: &Path, to: &Path) -> Outcome {
     fs::create_dir_all(to)?;
     Ok(mount_bind(from, to)?)
 }
 
-fn tmpfs(at: &Path) -> Outcome {
+fn mount_tmpfs(at: &Path) -> Outcome {
     Ok(mount("tmpfs", at, "tmpfs", MountFlags::empty(), None)?)
 }
 
@@ -62,16 +62,16 @@ fn assert_hidden(error: &Error, path: &Path, is_cause: impl Fn(&Cause) -> bool) 
 
 #[common::test(ROOT)]
 fn every_instance_is_listed_once() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let (one, other) = (dir.join("one"), dir.join("other"));
-        let (first, second) = (bpffs(&one)?, bpffs(&other)?);
+        let (first, second) = (mount_bpffs(&one)?, mount_bpffs(&other)?);
         let ids = pin_maps(&one, &["a", "d/b", "d/e/c"])?;
         let more = pin_maps(&other, &["a"])?;
         // Bind mounts of the whole, elsewhere and over itself, of parts, and one inside the instance.
-        bind(&one, &dir.join("again"))?;
-        bind(&one, &one)?;
-        bind(&one.join("d"), &dir.join("part"))?;
-        bind(&other, &dir.join("again/d/e"))?;
+        bind_mount(&one, &dir.join("again"))?;
+        bind_mount(&one, &one)?;
+        bind_mount(&one.join("d"), &dir.join("part"))?;
+        bind_mount(&other, &dir.join("again/d/e"))?;
         let Listing { pins, errors } = list_below(dir)?;
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(pins.len(), 4, "{pins:?}");
@@ -91,18 +91,18 @@ fn every_instance_is_listed_once() -> Outcome {
 
 #[common::test(ROOT)]
 fn bind_mounts_of_parts_are_listed() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let whole = dir.join("whole");
-        bpffs(&whole)?;
+        mount_bpffs(&whole)?;
         let names = ["outside", "a/1", "b/2", "b/c/3", "b/c/d/4", "bc/5", "e/f/6"];
         let ids = pin_maps(&whole, &names)?;
         // Disjoint and nested parts, the same part twice, and an inner part before the outer one.
         for (part, at) in [("b/c/d", "p1"), ("b", "p2"), ("b/c", "p3"), ("b", "p4")] {
-            bind(&whole.join(part), &dir.join(at))?;
+            bind_mount(&whole.join(part), &dir.join(at))?;
         }
-        bind(&whole.join("a"), &dir.join("p5"))?;
-        bind(&whole.join("e/f"), &dir.join("p6"))?;
-        bind(&whole.join("bc"), &dir.join("p7"))?;
+        bind_mount(&whole.join("a"), &dir.join("p5"))?;
+        bind_mount(&whole.join("e/f"), &dir.join("p6"))?;
+        bind_mount(&whole.join("bc"), &dir.join("p7"))?;
         unmount(&whole, UnmountFlags::empty())?;
         let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
@@ -111,7 +111,7 @@ fn bind_mounts_of_parts_are_listed() -> Outcome {
         assert_eq!(now.names(dir), expected);
         // If the outer parts are hidden, the inner ones are listed and the outer ones reported.
         for part in ["p2", "p4"] {
-            tmpfs(&dir.join(part))?;
+            mount_tmpfs(&dir.join(part))?;
         }
         let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["p3/3", "p3/d/4", "p5/1", "p6/6", "p7/5"]);
@@ -127,16 +127,16 @@ fn bind_mounts_of_parts_are_listed() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_covered_bpffs_is_reported() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let (one, other) = (dir.join("one"), dir.join("other"));
-        let first = bpffs(&one)?;
+        let first = mount_bpffs(&one)?;
         pin_maps(&one, &["a", "d/b"])?;
-        bpffs(&other)?;
+        mount_bpffs(&other)?;
         pin_maps(&other, &["z"])?;
 
         let below = first.mount()?.mount_id;
         drop(first);
-        tmpfs(&one)?;
+        mount_tmpfs(&one)?;
         let above = Bpffs::inspect(&one)?.mount.ok_or("no mount")?.mount_id;
         let now = list_below(dir)?;
         assert_eq!(
@@ -151,7 +151,7 @@ fn a_covered_bpffs_is_reported() -> Outcome {
         unmount(&one, UnmountFlags::empty())?;
 
         // Covered by another bpffs, which is listed.
-        let over = bpffs(&one)?;
+        let over = mount_bpffs(&one)?;
         pin_maps(&one, &["over"])?;
         let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["one/over", "other/z"]);
@@ -180,9 +180,9 @@ fn a_covered_bpffs_is_reported() -> Outcome {
         unmount(&one, UnmountFlags::empty())?;
 
         // Covered by a mount on a parent directory.
-        bind(&one, &dir.join("up/on"))?;
-        tmpfs(&dir.join("up"))?;
-        bind(&other, &dir.join("away"))?;
+        bind_mount(&one, &dir.join("up/on"))?;
+        mount_tmpfs(&dir.join("up"))?;
+        bind_mount(&other, &dir.join("away"))?;
         let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["one/a", "one/d/b", "other/z"]);
         assert!(
@@ -190,7 +190,7 @@ fn a_covered_bpffs_is_reported() -> Outcome {
             "another mount leads to it: {:?}",
             now.errors
         );
-        tmpfs(&one)?;
+        mount_tmpfs(&one)?;
         let now = list_below(dir)?;
         assert_eq!(
             (now.names(dir), now.errors.len()),
@@ -204,9 +204,9 @@ fn a_covered_bpffs_is_reported() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_bpffs_mounted_in_a_bpffs_is_listed() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         pin_maps(&one, &["a", "d/hidden", "e/b"])?;
         let inner = MountOptions::new().mount(one.join("d"))?;
         pin_maps(&one.join("d"), &["in", "further/in"])?;
@@ -219,7 +219,7 @@ fn a_bpffs_mounted_in_a_bpffs_is_listed() -> Outcome {
         let of_inner = now.pins.iter().filter(|pin| pin.dev == inner.dev());
         assert_eq!(of_inner.count(), 2);
         // A covered directory is listed through another mount of its instance.
-        bind(&one, &dir.join("whole"))?;
+        bind_mount(&one, &dir.join("whole"))?;
         let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         let names = now.names(dir);
@@ -231,12 +231,12 @@ fn a_bpffs_mounted_in_a_bpffs_is_listed() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_covered_directory_is_reported_or_listed_through_another_mount() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         let ids = pin_maps(&one, &["a", "d/b", "d/e/c", "f/g"])?;
-        bind(&one.join("d/e"), &dir.join("deep"))?;
-        tmpfs(&one.join("d"))?;
+        bind_mount(&one.join("d/e"), &dir.join("deep"))?;
+        mount_tmpfs(&one.join("d"))?;
         let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["deep/c", "one/a", "one/f/g"]);
         assert_eq!(now.errors.len(), 1, "{:?}", now.errors);
@@ -251,8 +251,8 @@ fn a_covered_directory_is_reported_or_listed_through_another_mount() -> Outcome 
         assert_eq!(error.operation(), Operation::ListDir);
         // Another mount leads to all of it.
         unmount(&path, UnmountFlags::empty())?;
-        bind(&path, &dir.join("other"))?;
-        tmpfs(&path)?;
+        bind_mount(&path, &dir.join("other"))?;
+        mount_tmpfs(&path)?;
         let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         assert_eq!(now.names(dir), ["one/a", "one/f/g", "other/b", "other/e/c"]);
@@ -263,9 +263,9 @@ fn a_covered_directory_is_reported_or_listed_through_another_mount() -> Outcome 
 
 #[common::test(ROOT)]
 fn a_bind_mount_of_a_single_pin_is_listed() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        let dev = bpffs(&one)?.dev();
+        let dev = mount_bpffs(&one)?.dev();
         let ids = pin_maps(&one, &["a", "b", "d/c"])?;
         let file = dir.join("file");
         fs::write(&file, "")?;

@@ -417,8 +417,8 @@ fn the_number_of_cpus_comes_from_sysfs_only() -> Outcome {
     let output = Command::new(std::env::current_exe()?)
         .env(CHILD, "1")
         .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
     Ok(())
 }
 

@@ -370,7 +370,7 @@ fn unsupported_fields_are_rejected() -> Outcome {
     let packet = [0; 64];
     let mut context = [0; 4096];
     let run = || TestRun::new().data_in(&packet);
-    let refused = |run: TestRun<'_>| {
+    let assert_unsupported = |run: TestRun<'_>| {
         let error = prog.test_run(run).expect_err("an unsupported field");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         assert!(error.cause().is_none(), "{error}");
@@ -382,12 +382,12 @@ fn unsupported_fields_are_rejected() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         assert_eq!(error.operation(), Operation::RunProg);
     }
-    refused(run().cpu(0));
-    refused(run().flags(TestRunFlags::from_bits_retain(1 << 30)));
-    refused(run().batch_size(1));
+    assert_unsupported(run().cpu(0));
+    assert_unsupported(run().flags(TestRunFlags::from_bits_retain(1 << 30)));
+    assert_unsupported(run().batch_size(1));
     // A flag that does not exist.
     context[..4].fill(1);
-    refused(run().ctx_in(&mut context[..192]));
+    assert_unsupported(run().ctx_in(&mut context[..192]));
     prog.test_run(run())?;
     Ok(())
 }

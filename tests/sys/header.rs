@@ -73,11 +73,11 @@ fn compile(text: &str, preprocess: bool) -> std::io::Result<(bool, String, Strin
 
 /// The release of the headers.
 fn release() -> Result<Version, Box<dyn Error + Send + Sync>> {
-    let (is_done, text, said) = compile("LINUX_VERSION_CODE\n", true)?;
+    let (is_done, text, stderr) = compile("LINUX_VERSION_CODE\n", true)?;
     let code = text.lines().rev().find(|line| !line.trim().is_empty());
     let code: u32 = match code.and_then(|line| line.trim().parse().ok()) {
         Some(code) if is_done => code,
-        _ => return Err(format!("no version of the headers: {said}").into()),
+        _ => return Err(format!("no version of the headers: {stderr}").into()),
     };
     Ok(Version::new((code >> 16) as u8, (code >> 8) as u8))
 }
@@ -103,9 +103,9 @@ fn differences(
             writeln!(text, "enum {{ {name} = 0 }};\n#endif")?;
         }
     }
-    let (is_done, _, said) = compile(&text, false)?;
+    let (is_done, _, stderr) = compile(&text, false)?;
     let mut new_differences: Vec<(String, String)> = vec![];
-    for line in said.lines() {
+    for line in stderr.lines() {
         let Some((name, what)) = line.split_once(':') else {
             continue;
         };
@@ -120,7 +120,7 @@ fn differences(
         }
     }
     if is_done != new_differences.is_empty() {
-        return Err(format!("the compiler fails in another way: {said}").into());
+        return Err(format!("the compiler fails in another way: {stderr}").into());
     }
     Ok(new_differences)
 }

@@ -9,11 +9,11 @@ use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::chdir;
 
-use crate::inspect::in_a_directory;
+use crate::inspect::with_mount_point;
 
 #[common::test(&[cap::SYS_ADMIN])]
 fn a_hidden_bpffs_is_found_for_every_spelling_of_its_path() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         fs::create_dir_all(path.join("real/b/c"))?;
         symlink("real", path.join("link"))?;
         symlink(path.join("real"), path.join("from_root"))?;

@@ -34,8 +34,8 @@ fn a_bpffs_of_process_1_in_another_sysfs_is_reported() -> Outcome {
 fn run_parent(name: &str) -> Outcome {
     let output = run_child(name).output()?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{}\n{words}", output.status).into());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}\n{stderr}", output.status).into());
     }
     Ok(())
 }
@@ -107,8 +107,8 @@ pub fn has_a_bpffs() {
 fn check_as_another_user(place: &Path) {
     let mut child = run_child("a user");
     let output = child.env(PLACE, place).output().expect("a child");
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{words}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{stderr}", output.status);
 }
 
 const PLACE: &str = "BPF_PIN_TEST_PLACE";

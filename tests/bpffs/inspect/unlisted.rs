@@ -14,7 +14,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_chang
 use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::inspect::{CHILD, assert_sentence, directory, in_a_directory, inspect, on_tmpfs};
+use crate::inspect::{CHILD, assert_sentence, directory, inspect, mount_tmpfs, with_mount_point};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
@@ -35,8 +35,8 @@ fn run(name: &str) -> Outcome {
         .env("BPF_PIN_TEST_ARGUMENT", dir.path())
         .output()?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{}\n{words}", output.status).into());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}\n{stderr}", output.status).into());
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ fn a_detached_bpffs_is_reported() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_lazily_unmounted_bpffs_is_reported_as_unattached() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let inside = path.join("inside");
         fs::create_dir(&inside)?;
@@ -102,7 +102,7 @@ fn a_lazily_unmounted_bpffs_is_reported_as_unattached() -> Outcome {
 /// Reached through a descriptor from the other namespace, by its path in /proc.
 #[common::test(ROOT)]
 fn a_bpffs_of_another_mount_namespace_is_reported() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let device = device(bpffs.dev());
         fs::create_dir(path.join("inside"))?;
@@ -194,7 +194,7 @@ pub fn in_a_plain_root() {
         error.cause(),
         Some(&Cause::NotTheRoot { path, mount_point })
     );
-    on_tmpfs(Path::new("/other"));
+    mount_tmpfs(Path::new("/other"));
     let error = Bpffs::ensure("/other", &options).unwrap_err();
     assert_cause_matches!(error, Cause::Occupied { .. });
 }

@@ -52,7 +52,7 @@ fn assert_bypasses_mount(path: &Path) {
 
 #[common::test(ROOT)]
 fn a_path_that_passes_through_the_directory_is_rejected() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         fs::create_dir_all(path.join("d/sub/further"))?;
         symlink(".", path.join("d/self"))?;
         symlink("sub/../self", path.join("d/far"))?;
@@ -85,7 +85,7 @@ fn a_path_that_passes_through_the_directory_is_rejected() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_path_that_starts_at_the_directory_is_rejected() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let place = path.join("d");
         fs::create_dir(&place)?;
         chdir(&place)?;
@@ -102,7 +102,7 @@ fn a_path_that_starts_at_the_directory_is_rejected() -> Outcome {
 /// After chroot(2) to a directory that is not a mount point, "/" stays below a mount on that directory.
 #[common::test(ROOT)]
 fn the_root_of_a_chroot_is_rejected() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         for name in ["proc", "b"] {
             fs::create_dir(path.join(name))?;
         }
@@ -129,7 +129,7 @@ fn the_root_of_a_chroot_is_rejected() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_path_may_pass_through_the_new_bpffs_itself() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         fs::create_dir_all(path.join("d/sub"))?;
         symlink(".", path.join("d/self"))?;
         let detached = options().detached()?;
@@ -154,7 +154,7 @@ fn a_path_may_pass_through_the_new_bpffs_itself() -> Outcome {
 /// Without /proc a failed mount could not be removed again.
 #[common::test(ROOT)]
 fn symbolic_links_are_rejected_without_proc() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         fs::create_dir_all(path.join("d/sub"))?;
         symlink(".", path.join("d/self"))?;
         symlink("d", path.join("link"))?;
@@ -180,7 +180,7 @@ fn symbolic_links_are_rejected_without_proc() -> Outcome {
 /// A relative path starts at the working directory, even if its absolute path now leads elsewhere.
 #[common::test(ROOT)]
 fn a_relative_path_works_in_a_covered_working_directory() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let (within, z) = (path.join("x/y"), path.join("x/y/z"));
         fs::create_dir_all(&z)?;
         chdir(&within)?;
@@ -213,7 +213,7 @@ fn a_relative_path_works_in_a_covered_working_directory() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_relative_path_works_in_a_removed_working_directory() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let parent = path.join("parent");
         for name in ["gone", "z"] {
             fs::create_dir_all(parent.join(name))?;

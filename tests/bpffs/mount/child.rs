@@ -53,8 +53,8 @@ pub fn argument() -> String {
 pub fn run(name: &str, argument: &str) -> Outcome {
     let output = command(name, argument).output()?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{name}: {}\n{words}", output.status).into());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{name}: {}\n{stderr}", output.status).into());
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ fn detached_bpffs() -> Detached {
 
 #[common::test(ROOT)]
 fn pins_made_before_attach_stay_reachable() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let detached = detached_bpffs();
         let pinned = hash().pin(detached.path().join("map"))?;
         fs::create_dir(detached.path().join("dir"))?;
@@ -60,7 +60,7 @@ fn dropping_a_detached_bpffs_frees_its_objects() -> Outcome {
 
 #[common::test(ROOT)]
 fn attach_follows_a_symbolic_link() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let (place, link) = (path.join("place"), path.join("link"));
         fs::create_dir(&place)?;
         symlink(&place, &link)?;
@@ -84,7 +84,7 @@ fn attach_follows_a_symbolic_link() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_failed_attach_returns_the_detached_bpffs() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let detached = detached_bpffs();
         let pinned = hash().pin(detached.path().join("map"))?;
         fs::write(path.join("file"), "")?;
@@ -132,7 +132,7 @@ fn a_failed_attach_returns_the_detached_bpffs() -> Outcome {
 /// A mount attached below a shared mount appears in its peers, as another mount of the same instance.
 #[common::test(ROOT)]
 fn attach_propagates_below_a_shared_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         use rustix::mount::{MountFlags, mount, mount_bind};
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
         mount_change(path, MountPropagationFlags::SHARED)?;
@@ -158,7 +158,7 @@ fn attach_propagates_below_a_shared_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn the_descriptor_refers_to_the_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let detached = detached_bpffs();
         let other = detached.as_fd().try_clone_to_owned()?;
         let fd = OwnedFd::from(detached);
@@ -178,7 +178,7 @@ fn the_descriptor_refers_to_the_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn attach_covers_an_older_bpffs() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let below = detached_bpffs().attach(path)?;
         let pinned = hash().pin(path.join("map"))?;
         let above = detached_bpffs().attach(path)?;

@@ -31,7 +31,7 @@ fn mode_of(path: &Path) -> u32 {
 /// "." refers to the directory below a mount on it.
 #[common::test(ROOT)]
 fn ensure_works_on_the_working_directory() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         // This thread has its own mount namespace, and with it its own working directory.
         rustix::process::chdir(path)?;
         let first = Bpffs::ensure(".", &options())?;
@@ -60,7 +60,7 @@ fn ensure_works_on_the_working_directory() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_second_ensure_finds_the_first_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let first = new(Bpffs::ensure(path, &options())?);
         assert_is_at(&first, path);
         assert_eq!(mode_of(path), 0o1700);
@@ -80,7 +80,7 @@ fn a_second_ensure_finds_the_first_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn ensure_never_covers_another_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
         fs::write(path.join("file"), "precious")?;
         let tmpfs = mount_at(path);
@@ -111,7 +111,7 @@ fn ensure_never_covers_another_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn ensure_rejects_a_directory_in_a_bpffs() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = options().mount(path)?;
         let inside = path.join("inside");
         fs::create_dir(&inside)?;
@@ -131,7 +131,7 @@ fn ensure_rejects_a_directory_in_a_bpffs() -> Outcome {
 /// it stays.
 #[common::test(ROOT)]
 fn ensure_accepts_a_bpffs_over_another_after_a_wait() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let below = options().mount(path)?;
         let above = options().mount(path)?;
         let begin = Instant::now();
@@ -153,7 +153,7 @@ fn ensure_accepts_a_bpffs_over_another_after_a_wait() -> Outcome {
 /// Changes inside the bpffs do not affect its age.
 #[common::test(ROOT)]
 fn ensure_accepts_an_old_bpffs_over_another_at_once() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let _below = options().mount(path)?;
         let above = options().mount(path)?;
         // Set the times of a bpffs that is a minute old.
@@ -178,7 +178,7 @@ fn ensure_accepts_an_old_bpffs_over_another_at_once() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_bind_mount_counts_as_a_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         for name in ["one", "other", "plain"] {
             fs::create_dir(path.join(name))?;
         }
@@ -198,7 +198,7 @@ fn a_bind_mount_counts_as_a_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn ensure_creates_no_directories() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let before = Bpffs::mounts()?;
         let gone = path.join("gone/further");
         let error = Bpffs::ensure(&gone, &options()).expect_err("nothing is there");
@@ -250,7 +250,7 @@ fn assert_one_is_mounted(path: &Path, results: &[MountOutcome]) {
 
 #[common::test(ROOT)]
 fn sixteen_threads_mount_once() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         for _ in 0..50 {
             let results = race(path);
             assert_one_is_mounted(path, &results);
@@ -277,7 +277,7 @@ pub fn ensure_in_child() {
 
 #[common::test(ROOT)]
 fn sixteen_processes_mount_once() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         for _ in 0..5 {
             let argument = path.to_str().ok_or("a path that is text")?;
             let children: Vec<Child> = (0..RACERS)
@@ -319,7 +319,7 @@ fn sixteen_processes_mount_once() -> Outcome {
 /// be unmounted.
 #[common::test(ROOT)]
 fn sixteen_threads_without_flock_mount_once() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         with_seccomp_errno(libc::SYS_flock, None, libc::ENOSYS as u32, || {
             for _ in 0..50 {
                 let results = race(path);
@@ -336,7 +336,7 @@ fn sixteen_threads_without_flock_mount_once() -> Outcome {
 /// Read permission on the directory suffices to hold its lock. A held lock delays the call and has no other effect.
 #[common::test(ROOT)]
 fn a_held_lock_only_delays_ensure() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let directory = File::open(path)?;
         flock(&directory, FlockOperation::LockExclusive)?;
         let begin = Instant::now();
@@ -366,7 +366,7 @@ fn a_held_lock_only_delays_ensure() -> Outcome {
 /// Another thread mounts and unmounts at the same path without the lock. Its mounts are never covered permanently.
 #[common::test(ROOT)]
 fn a_mount_that_appears_during_ensure_stays_uncovered() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let done = AtomicBool::new(false);
         let (mut mounted, mut occupied) = (0, 0);
         thread::scope(|scope| {

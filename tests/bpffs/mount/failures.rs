@@ -41,7 +41,7 @@ fn assert_mount_fails(path: &Path, errno: Option<i32>, cause: Option<Cause>) {
 
 #[common::test(ROOT)]
 fn an_unusable_path_is_named() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let gone = path.join("gone");
         let cause = Cause::Missing { path: gone.clone() };
         assert_mount_fails(&gone, Some(libc::ENOENT), Some(cause.clone()));
@@ -103,7 +103,7 @@ fn lacks_sys_admin() -> Cause {
 
 #[common::test(USER)]
 fn mount_needs_cap_sys_admin() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
         let all = rustix::thread::capabilities(None)?.permitted;
         let all_others = all - CapabilitySet::SYS_ADMIN;
@@ -127,7 +127,7 @@ fn mount_needs_cap_sys_admin() -> Outcome {
 
 #[common::test(USER)]
 fn unmount_needs_cap_sys_admin() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
         let bpffs = MountOptions::new().mount(path)?;
         as_user(CapabilitySet::empty(), || {
@@ -206,7 +206,7 @@ fn a_full_mount_table_is_reported_with_its_limit() -> Outcome {
     let max: u64 = fs::read_to_string("/proc/sys/fs/mount-max")?
         .trim()
         .parse()?;
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
         mount_change(path, MountPropagationFlags::PRIVATE)?;
         let (root, last) = (path.join("root"), path.join("last"));
@@ -271,7 +271,7 @@ fn in_a_full_table(root: &Path, max: u64) {
 /// Without mountinfo no cause is named. Calls that do not need mountinfo succeed.
 #[common::test(ROOT)]
 fn mounting_without_proc() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let (place, proc) = (path.join("place"), Path::new("/proc"));
         fs::create_dir(&place)?;
         // Cover /proc with another file system.

@@ -14,13 +14,13 @@ use rustix::mount::{
 
 use crate::mount::*;
 
-fn on_tmpfs(path: &Path) {
+fn mount_tmpfs(path: &Path) {
     mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
 }
 
 #[common::test(ROOT)]
 fn at_finds_a_mounted_bpffs() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let made = MountOptions::new().mount(path)?;
         for path in [path.to_owned(), path.join("."), path.join("")] {
             let found = Bpffs::at(&path)?;
@@ -76,7 +76,7 @@ fn a_bare_sysfs_gets_a_hint_to_mount_a_bpffs() -> Outcome {
     in_mount_namespace(|| {
         let path = Path::new("/sys/fs/bpf");
         // The same file system cannot be mounted directly over itself: EBUSY.
-        on_tmpfs(Path::new("/sys"));
+        mount_tmpfs(Path::new("/sys"));
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
         let error = Bpffs::system().expect_err("no bpffs");
         assert_eq!(error.operation(), Operation::FindBpffs);
@@ -108,7 +108,7 @@ fn a_bare_sysfs_gets_a_hint_to_mount_a_bpffs() -> Outcome {
 
 #[common::test(ROOT)]
 fn still_here_detects_a_covering_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let first = MountOptions::new().mount(path)?;
         let pinned = hash().pin(path.join("map"))?;
         let second = MountOptions::new().mount(path)?;
@@ -122,7 +122,7 @@ fn still_here_detects_a_covering_mount() -> Outcome {
         let hidden = format!("/proc/thread-self/fd/{fd}/map");
         assert_eq!(Map::open(hidden)?.id()?, pinned.id()?);
 
-        on_tmpfs(path);
+        mount_tmpfs(path);
         let [_, top, tmpfs] = &mounts_at(path)[..] else {
             return Err("expected three mounts".into());
         };
@@ -149,7 +149,7 @@ fn still_here_detects_a_covering_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn still_here_detects_an_unmounted_bpffs() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let place = path.join("place");
         fs::create_dir(&place)?;
         let bpffs = MountOptions::new().mount(&place)?;
@@ -174,7 +174,7 @@ fn still_here_detects_an_unmounted_bpffs() -> Outcome {
 
 #[common::test(ROOT)]
 fn unmount_frees_the_objects_of_an_unused_bpffs() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let map = hash();
         let id = map.id()?;
@@ -208,7 +208,7 @@ fn assert_unmount_fails(bpffs: Bpffs, mounted: Option<PathBuf>) -> Bpffs {
 
 #[common::test(ROOT)]
 fn a_bpffs_in_use_stays_mounted() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let pinned = hash().pin(path.join("map"))?;
         let open = File::open(path)?;
@@ -219,7 +219,7 @@ fn a_bpffs_in_use_stays_mounted() -> Outcome {
         drop(other);
         let inside = path.join("inside");
         fs::create_dir(&inside)?;
-        on_tmpfs(&inside);
+        mount_tmpfs(&inside);
         let bpffs = assert_unmount_fails(bpffs, Some(inside.clone()));
         unmount(&inside, UnmountFlags::empty())?;
         // A pinned object's descriptor is nothing of the file system.
@@ -231,7 +231,7 @@ fn a_bpffs_in_use_stays_mounted() -> Outcome {
 
 #[common::test(ROOT)]
 fn unmount_rejects_a_path_to_another_mount() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let inside = path.join("inside");
         fs::create_dir(&inside)?;
@@ -256,7 +256,7 @@ fn unmount_rejects_a_path_to_another_mount() -> Outcome {
         let bpffs = failed.into_object();
         over.still_here()?;
         assert_eq!(mounts_at(path).len(), 2);
-        on_tmpfs(path);
+        mount_tmpfs(path);
         let failed = bpffs.unmount().expect_err("it is covered");
         assert_cause_matches!(failed, Cause::NotBpffs { .. });
         assert_eq!(mounts_at(path).len(), 3);
@@ -267,7 +267,7 @@ fn unmount_rejects_a_path_to_another_mount() -> Outcome {
 
 #[common::test(ROOT)]
 fn mounts_lists_all_mounts_of_type_bpf() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let before = Bpffs::mounts()?;
         let name = |name: &str| path.join(name);
         for directory in ["a", "b c", "d", "e"] {
@@ -279,7 +279,7 @@ fn mounts_lists_all_mounts_of_type_bpf() -> Outcome {
         // A tmpfs with the source "bpf" is not a bpffs.
         mount("bpf", name("d"), "tmpfs", MountFlags::empty(), c"mode=755")?;
         let covered = MountOptions::new().mount(name("e"))?;
-        on_tmpfs(&name("e"));
+        mount_tmpfs(&name("e"));
         mount_change(name("a"), MountPropagationFlags::SHARED)?;
         let all = Bpffs::mounts()?;
         let new: Vec<_> = all.iter().filter(|mount| !before.contains(mount)).collect();
@@ -299,7 +299,7 @@ fn mounts_lists_all_mounts_of_type_bpf() -> Outcome {
 /// The library relies on this: it polls only after it has read.
 #[common::test(ROOT)]
 fn poll_reports_changes_since_mountinfo_was_opened() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let file = File::open("/proc/thread-self/mountinfo")?;
         let has_changed = || {
             let mut files = [PollFd::new(&file, PollFlags::PRI)];
@@ -307,7 +307,7 @@ fn poll_reports_changes_since_mountinfo_was_opened() -> Outcome {
             files[0].revents().contains(PollFlags::PRI)
         };
         assert!(!has_changed());
-        on_tmpfs(path);
+        mount_tmpfs(path);
         assert!(has_changed() && !has_changed());
         let file = File::open("/proc/thread-self/mountinfo")?;
         unmount(path, UnmountFlags::DETACH)?;
@@ -323,7 +323,7 @@ fn poll_reports_changes_since_mountinfo_was_opened() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_forged_mountinfo_is_rejected() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let forged = path.join("mountinfo");
         fs::write(&forged, "1 1 0:1 / /forged rw - bpf bpf rw\n")?;
         mount_bind(&forged, "/proc/thread-self/mountinfo")?;
@@ -336,7 +336,7 @@ fn a_forged_mountinfo_is_rejected() -> Outcome {
 /// The bind mount belongs to the same instance, but to another owner.
 #[common::test(ROOT)]
 fn unmount_keeps_a_bind_mount_that_covers_it() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let (own, sub) = (bpffs.mount()?.mount_id, path.join("sub"));
         fs::create_dir(&sub)?;

@@ -22,7 +22,7 @@ use crate::mount::*;
 /// A kernel before Linux 5.2, or a container with an old filter.
 #[common::test(ROOT)]
 fn mounts_without_fsopen() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let enosys = libc::ENOSYS as u32;
         let options = MountOptions::new().mode(0o750).nodev(true).noexec(true);
         with_seccomp_errno(libc::SYS_fsopen, None, enosys, || {
@@ -51,7 +51,7 @@ fn mounts_without_fsopen() -> Outcome {
 #[common::test(ROOT)]
 fn mounts_without_fsconfig_fsmount_or_move_mount() -> Outcome {
     for call in [libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_move_mount] {
-        in_a_directory(|path| {
+        with_mount_point(|path| {
             let options = MountOptions::new().mode(0o750).noexec(true);
             with_seccomp_errno(call, None, libc::ENOSYS as u32, || {
                 with_mounted(path, &options, |_| {
@@ -70,7 +70,7 @@ fn mounts_without_fsconfig_fsmount_or_move_mount() -> Outcome {
 /// Linux 5.10 to 5.13, where only mount(2) knows the attribute, or an old filter.
 #[common::test(ROOT)]
 fn mounts_nosymfollow_without_its_fsmount_attribute() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let options = MountOptions::new().nosymfollow(true);
         let attribute = Some((2, 0x20_0000));
         with_seccomp_errno(libc::SYS_fsmount, attribute, libc::EINVAL as u32, || {
@@ -89,7 +89,7 @@ fn mounts_nosymfollow_without_its_fsmount_attribute() -> Outcome {
 /// Without open_tree(2) nothing is unmounted, because a failure could not return the bpffs.
 #[common::test(ROOT)]
 fn unmount_without_open_tree_fails() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let (unmount, enosys) = (Operation::UnmountBpffs, libc::ENOSYS);
         let failed =
@@ -108,7 +108,7 @@ fn unmount_without_open_tree_fails() -> Outcome {
 fn a_symbolic_link_that_changes_leaves_no_stray_mount() -> Outcome {
     const ROUNDS: usize = 300;
 
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let (link, next) = (path.join("link"), path.join("next"));
         for name in ["one", "other"] {
             fs::create_dir(path.join(name))?;
@@ -218,7 +218,7 @@ fn with_spare_descriptors<T>(count: u64, run: impl FnOnce() -> T) -> T {
 
 #[common::test(ROOT)]
 fn an_ignored_option_is_reported_without_fsopen() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
             let uid = MountOptions::new().uid(1234);
             let delegation = MountOptions::new().delegate_maps([MapType::HASH]);
@@ -251,7 +251,7 @@ fn an_ignored_option_is_reported_without_fsopen() -> Outcome {
 /// A kernel before Linux 5.8, which does not report the ids of mounts.
 #[common::test(ROOT)]
 fn mounts_and_unmounts_without_statx() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         with_seccomp_errno(libc::SYS_statx, None, libc::ENOSYS as u32, || {
             let new = MountOptions::new;
             with_mounted(path, &new().mode(0o700), |_| {});

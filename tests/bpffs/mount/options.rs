@@ -36,7 +36,7 @@ pub fn with_mounted(path: &Path, options: &MountOptions, look: impl FnOnce(&Bpff
 
 #[common::test(ROOT)]
 fn default_options_are_read_back() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         with_mounted(path, &MountOptions::new(), |bpffs| {
             assert_eq!(root_of(path), (0o1700, 0, 0));
             let mount = mount_at(path);
@@ -55,7 +55,7 @@ fn default_options_are_read_back() -> Outcome {
 
 #[common::test(ROOT)]
 fn the_mode_sets_the_permissions_of_the_root() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         for mode in [0, 0o700, 0o755, 0o1777, 0o2750, 0o4711, 0o7777] {
             with_mounted(path, &MountOptions::new().mode(mode), |bpffs| {
                 assert_eq!(root_of(path), (mode | 0o1000, 0, 0), "{mode:o}");
@@ -108,7 +108,7 @@ fn works_since(
 #[common::test(ROOT)]
 fn uid_and_gid_set_the_owner_of_the_root() -> Outcome {
     const SINCE: Version = Version::new(6, 8);
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let uid = MountOptions::new().uid(1234);
         works_since(path, &uid, ("uid", SINCE), |_| {
             assert_eq!(root_of(path), (0o1700, 1234, 0));
@@ -138,7 +138,7 @@ fn mount_flags_take_effect() -> Outcome {
         // ST_NOSYMFOLLOW.
         ("nosymfollow", StatVfsMountFlags::from_bits_retain(0x2000)),
     ];
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         for set in 0..32u32 {
             let is_set = |at: usize| set >> at & 1 == 1;
             let options = MountOptions::new()
@@ -164,7 +164,7 @@ fn mount_flags_take_effect() -> Outcome {
 #[common::test(ROOT)]
 fn nosymfollow_takes_effect() -> Outcome {
     let options = MountOptions::new().nosymfollow(true).mode(0o750);
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         assert!(Bpffs::ensure(path, &options)?.is_new());
         assert!(mount_at(path).is_nosymfollow());
         unmount(path, UnmountFlags::DETACH)?;
@@ -193,7 +193,7 @@ fn nosymfollow_takes_effect() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_source_may_contain_any_byte() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         const SINCE: Version = Version::new(5, 17);
         let before = Bpffs::mounts()?;
         let longest = "s".repeat(255);
@@ -223,7 +223,7 @@ fn a_source_may_contain_any_byte() -> Outcome {
 #[common::test(ROOT)]
 fn delegations_are_read_back() -> Outcome {
     const SINCE: Version = Version::new(6, 9);
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let cmds = [
             Command::MAP_CREATE,
             Command::PROG_LOAD,
@@ -307,7 +307,7 @@ fn delegations_are_read_back() -> Outcome {
 /// Simulates a kernel that knows no option: fsconfig(2) accepts every string and ignores it.
 #[common::test(ROOT)]
 fn an_ignored_option_fails_and_mounts_nothing() -> Outcome {
-    in_a_directory(|path| {
+    with_mount_point(|path| {
         let assert_ignored = |options: &MountOptions, option, since| {
             let error = ignoring_options(|| options.mount(path)).expect_err("an ignored option");
             let cause = Cause::OptionIgnored { option, since };

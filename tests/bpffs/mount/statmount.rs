@@ -30,7 +30,7 @@ fn assert_same(path: &Path) -> Mount {
 
 #[common::test(ROOT)]
 fn statmount_agrees_with_mountinfo() -> Outcome {
-    in_a_directory(|dir| {
+    with_mount_point(|dir| {
         let place = dir.join("a b\\040\n#\u{fffd}");
         let (part, slave) = (dir.join("part"), dir.join("slave"));
         for path in [&place, &part, &slave] {
@@ -115,7 +115,7 @@ fn statmount_agrees_with_mountinfo_on_this_machine() -> Outcome {
 /// `ensure` finds and mounts the same with statmount(2) and with mountinfo.
 #[common::test(ROOT)]
 fn ensure_works_behind_a_filter() -> Outcome {
-    in_a_directory(|dir| {
+    with_mount_point(|dir| {
         let ensure = |path: &Path| Bpffs::ensure(path, &MountOptions::new());
         for name in ["statmount", "mountinfo"] {
             let path = dir.join(name);

@@ -15,7 +15,7 @@ pub const MEASURED: &[Measured] = measured! {
 
 /// A mount that is listed nowhere: statmount(2), which has no name here, fails, and then all mounts are
 /// read. Since Linux 6.8 mounts have ids that are never reused.
-pub const OF_ONE_MOUNT: &[Measured] = measured! {
+pub const ONE_MOUNT: &[Measured] = measured! {
     mount_of => &[
             "open", "fstatfs", "statx", "prctl", "statx", "read", "poll", "statx", "close",
         ],
@@ -23,8 +23,8 @@ pub const OF_ONE_MOUNT: &[Measured] = measured! {
         |bpffs: Bpffs| { forget(bpffs.mount().unwrap_err()); forget(bpffs) };
 };
 
-/// As [`OF_ONE_MOUNT`], on older kernels.
-pub const OF_ONE_BEFORE: &[Measured] = measured! {
+/// As [`ONE_MOUNT`], on older kernels.
+pub const ONE_MOUNT_BEFORE_6_8: &[Measured] = measured! {
     mount_of => &["open", "fstatfs", "statx", "read", "poll", "statx", "close"],
         |fixture| { Bpffs::at(fixture.fs.root()).unwrap() }
         |bpffs: Bpffs| { forget(bpffs.mount().unwrap_err()); forget(bpffs) };

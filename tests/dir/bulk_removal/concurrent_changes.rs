@@ -14,7 +14,7 @@ fn an_entry_that_was_replaced_after_selection_is_kept() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let (old, new) = (hash(), hash());
-    let goes = |name: &str| -> Result<Identity> {
+    let pin_old = |name: &str| -> Result<Identity> {
         dir.pin(&old, name)?;
         dir.identity(name)
     };
@@ -25,7 +25,7 @@ fn an_entry_that_was_replaced_after_selection_is_kept() -> Outcome {
         "made a directory",
         "goes",
     ] {
-        goes(name)?;
+        pin_old(name)?;
     }
     dir.pin(&new, "spare")?;
     let inner = dir.create_dir("directory", 0o700)?;

@@ -237,7 +237,7 @@ pub fn swap_concurrently() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     let holder = dir.identity(NAME)?;
     println!(
-        "swapped {} and {} times, {} in vain",
+        "swapped {} and {} times, {} failed",
         tries[0].swaps.len(),
         tries[1].swaps.len(),
         failed_swaps.len()
@@ -315,19 +315,19 @@ pub fn swap_during_replace() -> Outcome {
         let mut before: HashMap<_, _> = swaps.map(|&(seen, new)| (new, seen)).collect();
         swapped += before.len();
         // A failed attempt comes after the object that it collided with.
-        let vain: HashMap<_, _> = tries.iter().flat_map(|t| t.failed_swaps.clone()).collect();
-        failed_swaps += vain.len();
+        let failed: HashMap<_, _> = tries.iter().flat_map(|t| t.failed_swaps.clone()).collect();
+        failed_swaps += failed.len();
         let mut holder = dir.identity(NAME)?;
-        let is_vain = vain.contains_key(&holder);
-        assert!(!is_vain, "round {round}: a failed swap kept the name");
-        before.extend(vain);
+        let has_failed = failed.contains_key(&holder);
+        assert!(!has_failed, "round {round}: a failed swap kept the name");
+        before.extend(failed);
         while let Some(&seen) = before.get(&holder) {
             holder = seen;
         }
         lost += u32::from(!last.contains(&holder));
         assert_eq!(fs.names(), [NAME], "round {round}");
     }
-    println!("{round} rounds, swapped {swapped} times, {failed_swaps} in vain, {lost} lost");
+    println!("{round} rounds, swapped {swapped} times, {failed_swaps} failed, {lost} lost");
     // Before Linux 5.17, an object that is pinned between the check and the swap is lost.
     assert!(lost == 0 || !has_exchange(), "{lost} of {round} lost");
     Ok(())

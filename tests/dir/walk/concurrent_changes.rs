@@ -92,7 +92,7 @@ fn a_stable_entry_is_listed_once_during_changes() -> Outcome {
         assert!(walked.iter().all(|walked| walked.is_ok()));
     });
     let (changes, walks) = (changes.into_inner(), walks.into_inner());
-    println!("{walks} walks amid {changes} changes");
+    println!("{walks} walks during {changes} changes");
     assert!(changes > 4, "{changes}");
     Ok(())
 }

@@ -131,18 +131,18 @@ fn mounts_are_listed_and_not_crossed() -> Outcome {
             ("plain/below", Pin),
         ];
         assert_eq!(paths, typed_paths(expected));
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for error in errors {
             assert_eq!(error.raw_os_error(), Some(libc::EXDEV), "{error}");
             assert_eq!(error.operation(), Operation::ListDir);
             let path = error.path().expect("a path");
             let cause = Cause::MountPoint { path: path.into() };
             assert_eq!(error.cause(), Some(&cause));
-            told.push(path.strip_prefix(root)?.to_owned());
+            reported.push(path.strip_prefix(root)?.to_owned());
         }
-        told.sort();
-        let told: Vec<_> = told.iter().map(|path| path.to_str().unwrap()).collect();
-        assert_eq!(told, ["another", "bound", "foreign"]);
+        reported.sort();
+        let reported: Vec<_> = reported.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(reported, ["another", "bound", "foreign"]);
 
         for name in ["another", "bound", "foreign", "other_map"] {
             unmount(root.join(name), UnmountFlags::empty())?;

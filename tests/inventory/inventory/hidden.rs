@@ -19,8 +19,8 @@ use rustix::mount::{
 use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::inventory::listing::{in_a_directory, list_below, pin};
-use crate::inventory::{ROOT, assert_hidden, bind, bpffs, pin_maps, tmpfs};
+use crate::inventory::listing::{list_below, pin, with_private_tmpfs};
+use crate::inventory::{ROOT, assert_hidden, bind_mount, mount_bpffs, mount_tmpfs, pin_maps};
 
 const CHILD: &str = "BPF_PIN_TEST_INVENTORY";
 
@@ -32,12 +32,12 @@ fn the_number_of_syscalls_is_linear_in_hidden_mounts() -> Outcome {
 /// Directories under other mounts are errors, and the mounts stay as they are.
 #[common::test(ROOT)]
 fn a_directory_under_a_mount_is_reported_and_not_unmounted() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         pin_maps(&one, &["a", "d/hidden", "e/f/hidden", "g"])?;
-        tmpfs(&one.join("d"))?;
-        bpffs(&one.join("e/f"))?;
+        mount_tmpfs(&one.join("d"))?;
+        mount_bpffs(&one.join("e/f"))?;
         pin_maps(&one.join("e/f"), &["in"])?;
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
         let now = list_below(dir)?;
@@ -61,17 +61,17 @@ pub fn run_if_requested() -> bool {
 /// mountinfo calls a removed directory "/sub//deleted", which is not a directory below "/sub".
 #[common::test(ROOT)]
 fn a_bind_mount_of_a_removed_directory_is_empty() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         fs::create_dir(one.join("sub"))?;
         for place in ["gone", "gone too"] {
-            bind(&one.join("sub"), &dir.join(place))?;
+            bind_mount(&one.join("sub"), &dir.join(place))?;
         }
         fs::remove_dir(one.join("sub"))?;
         let ids = pin_maps(&one, &["sub/deleted/x", "sub/y"])?;
-        bind(&one.join("sub/deleted"), &dir.join("deleted"))?;
-        bind(&one.join("sub"), &dir.join("sub"))?;
+        bind_mount(&one.join("sub/deleted"), &dir.join("deleted"))?;
+        bind_mount(&one.join("sub"), &dir.join("sub"))?;
         let root = |name: &str| -> Result<PathBuf, Error> {
             let mounts = Bpffs::mounts()?;
             let at = dir.join(name);
@@ -103,9 +103,9 @@ fn a_bind_mount_of_a_removed_directory_is_empty() -> Outcome {
 /// A bind mount keeps a pin alive that has no name in its bpffs any more.
 #[common::test(ROOT)]
 fn a_bind_mount_of_a_removed_pin_is_listed() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        let dev = bpffs(&one)?.dev();
+        let dev = mount_bpffs(&one)?.dev();
         let mut ids = vec![];
         // Two pins that had the same name. One of them is bound twice.
         fs::create_dir(dir.join("c"))?;
@@ -136,7 +136,7 @@ fn a_bind_mount_of_a_removed_pin_is_listed() -> Outcome {
             }
         }
         // The kind of a covered file cannot be determined.
-        tmpfs(&dir.join("c"))?;
+        mount_tmpfs(&dir.join("c"))?;
         let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["a"]);
         let [error] = &now.errors[..] else {
@@ -150,11 +150,11 @@ fn a_bind_mount_of_a_removed_pin_is_listed() -> Outcome {
 /// Pins are covered by a regular file, a pin of the same instance, and one of another instance.
 #[common::test(ROOT)]
 fn a_covered_pin_is_reported_or_listed_through_another_mount() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let (one, other, file) = (dir.join("one"), dir.join("other"), dir.join("file"));
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         let ids = pin_maps(&one, &["a", "b", "c", "d/d"])?;
-        bpffs(&other)?;
+        mount_bpffs(&other)?;
         let other_ids = pin_maps(&other, &["x"])?;
         fs::write(&file, "")?;
         mount_bind(&file, one.join("a"))?;
@@ -177,7 +177,7 @@ fn a_covered_pin_is_reported_or_listed_through_another_mount() -> Outcome {
             assert_eq!(error.raw_os_error(), None);
         }
         // All pins are listed once if another mount leads to them.
-        bind(&one, &dir.join("whole"))?;
+        bind_mount(&one, &dir.join("whole"))?;
         let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         let expected = ["one/d/d", "other/x", "whole/a", "whole/b", "whole/c"];
@@ -191,11 +191,11 @@ fn a_covered_pin_is_reported_or_listed_through_another_mount() -> Outcome {
 /// The mount was covered before the inventory began, so the error does not mention a change.
 #[common::test(ROOT)]
 fn the_error_of_a_covered_bpffs_names_the_covering_mount() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        let below = bpffs(&one)?;
+        let below = mount_bpffs(&one)?;
         pin_maps(&one, &["a"])?;
-        let above = bpffs(&one)?;
+        let above = mount_bpffs(&one)?;
         let now = list_below(dir)?;
         let [error] = &now.errors[..] else {
             panic!("{:?}", now.errors);
@@ -213,12 +213,12 @@ fn the_error_of_a_covered_bpffs_names_the_covering_mount() -> Outcome {
 /// Mounts at and below covered directories, in every order.
 #[common::test(ROOT)]
 fn mounts_on_parent_directories_hide_a_bpffs() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let at = |name: &str| dir.join(name);
         let one = at("a/b/one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         let ids = pin_maps(&one, &["x", "y/z"])?;
-        bind(&one, &at("c"))?;
+        bind_mount(&one, &at("c"))?;
         let names = |dir: &Path| -> Result<(Vec<String>, usize), Error> {
             let now = list_below(dir)?;
             if now.errors.is_empty() {
@@ -231,20 +231,20 @@ fn mounts_on_parent_directories_hide_a_bpffs() -> Outcome {
         assert_eq!(names(dir)?, (by_a.clone(), 0));
         // On a parent directory, on the mount itself, and on the mount that covers it.
         for place in ["a", "a/b", "a/b/one"] {
-            tmpfs(&at(place))?;
+            mount_tmpfs(&at(place))?;
             assert_eq!(names(dir)?, (by_c.clone(), 0), "{place}");
             fs::create_dir_all(&one)?;
             assert_eq!(names(dir)?, (by_c.clone(), 0), "{place}");
-            bind(&at("c"), &one)?;
+            bind_mount(&at("c"), &one)?;
             assert_eq!(names(dir)?.1, 0, "{place}");
             unmount(&one, UnmountFlags::empty())?;
             unmount(at(place), UnmountFlags::empty())?;
         }
         // A bpffs that is covered by itself is reachable.
         mount_bind(&one, &one)?;
-        tmpfs(&at("c"))?;
+        mount_tmpfs(&at("c"))?;
         assert_eq!(names(dir)?, (by_a, 0));
-        tmpfs(&at("a"))?;
+        mount_tmpfs(&at("a"))?;
         assert_eq!(names(dir)?, (vec![], 1));
         Ok(())
     })
@@ -286,19 +286,19 @@ fn hide_many_mounts() {
     mount_change("/", private).expect("private mounts");
     let place = tempfile::tempdir().expect("a directory");
     let dir = &fs::canonicalize(place.path()).expect("its path");
-    tmpfs(dir).expect("a tmpfs");
+    mount_tmpfs(dir).expect("a tmpfs");
     let (one, up) = (dir.join("one"), dir.join("up"));
-    bpffs(&one).expect("a bpffs");
+    mount_bpffs(&one).expect("a bpffs");
     let mut counts = vec![];
     for (from, to) in [(0, FEW), (FEW, MANY)] {
         for number in from..to {
-            bind(&one, &up.join(number.to_string())).expect("a bind mount");
+            bind_mount(&one, &up.join(number.to_string())).expect("a bind mount");
         }
-        tmpfs(&up).expect("a tmpfs that hides them");
+        mount_tmpfs(&up).expect("a tmpfs that hides them");
         for number in from..to {
             let directory = one.join(format!("d{number}"));
             fs::create_dir(&directory).expect("a directory");
-            tmpfs(&directory).expect("a tmpfs that covers it");
+            mount_tmpfs(&directory).expect("a tmpfs that covers it");
         }
         counts.push(count_syscalls(dir, to));
         if to == FEW {
@@ -317,14 +317,14 @@ fn hide_many_mounts() {
 /// A path from the root directory does not pass a mount on that directory.
 #[common::test(ROOT)]
 fn a_mount_on_the_root_directory_hides_nothing() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let root = dir.join("root");
         fs::create_dir_all(root.join("proc"))?;
         mount_bind("/proc", root.join("proc"))?;
-        bpffs(&root.join("a"))?;
+        mount_bpffs(&root.join("a"))?;
         let ids = pin_maps(&root.join("a"), &["pin"])?;
-        bind(&root.join("a"), &root.join("b"))?;
-        tmpfs(&root.join("a"))?;
+        bind_mount(&root.join("a"), &root.join("b"))?;
+        mount_tmpfs(&root.join("a"))?;
         chroot(&root)?;
         // The root and working directories of this thread only, because it has its own mount namespace.
         rustix::process::chdir("/")?;
@@ -334,7 +334,7 @@ fn a_mount_on_the_root_directory_hides_nothing() -> Outcome {
             assert_eq!(now.names(Path::new("/")), ["b/pin"]);
             assert_eq!(now.ids(), ids);
             assert!(fs::exists("/b/pin")?);
-            tmpfs(Path::new("/"))?;
+            mount_tmpfs(Path::new("/"))?;
         }
         Ok(())
     })
@@ -343,9 +343,9 @@ fn a_mount_on_the_root_directory_hides_nothing() -> Outcome {
 /// A symbolic link that is mounted over a pin is not a pin. Its target is listed at its own path.
 #[common::test(ROOT)]
 fn a_symbolic_link_that_covers_a_pin_is_reported() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         pin_maps(&one, &["other", "over"])?;
         symlink("other", one.join("link"))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE

@@ -12,8 +12,8 @@ use bpf_pin::{Bpffs, Identity, Kind, Link, LinkSpec, MapSpec, Object, ProgSpec};
 use common::*;
 use serde_json::{Map, Value, json, to_value};
 
-use super::listing::{in_a_directory, list_below};
-use super::{ROOT, bpffs};
+use super::listing::{list_below, with_private_tmpfs};
+use super::{ROOT, mount_bpffs};
 
 const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
@@ -149,9 +149,9 @@ fn the_target_of_an_iterator_is_its_arm() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_pin_has_its_path_its_inode_and_the_info() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let at = dir.join("at");
-        bpffs(&at)?;
+        mount_bpffs(&at)?;
         let map = hash();
         let info = to_value(Object::from(map.try_clone()?).info()?)?;
         assert_eq!(info["kind"], "map");
@@ -175,9 +175,9 @@ fn a_pin_has_its_path_its_inode_and_the_info() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_mount_has_the_names_of_mountinfo() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let dir = &dir.join("at");
-        bpffs(dir)?;
+        mount_bpffs(dir)?;
         let inspected = Bpffs::inspect(dir)?;
         let mount = inspected.mount.as_ref().ok_or("no mount")?;
         let expected = json!({

@@ -16,7 +16,7 @@ use common::*;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::CapabilitySet;
 
-use crate::inventory::{ROOT, bpffs, pin_maps, tmpfs};
+use crate::inventory::{ROOT, mount_bpffs, mount_tmpfs, pin_maps};
 
 const LINKS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
@@ -48,12 +48,12 @@ impl Listing {
 }
 
 /// Runs `test` in its own mount namespace with a directory on a tmpfs.
-pub fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
+pub fn with_private_tmpfs(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     let place = fs::canonicalize(std::env::temp_dir())?;
     let dir = tempfile::tempdir_in(place)?;
     in_mount_namespace(|| {
         // Everything is created on a tmpfs, so that the directory itself stays empty.
-        tmpfs(dir.path())?;
+        mount_tmpfs(dir.path())?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         test(dir.path())
     })
@@ -92,8 +92,8 @@ pub fn pin(object: impl Into<Object>, path: &Path) -> Result<u32, Error> {
 
 #[common::test(LINKS)]
 fn every_kind_of_object_is_described() -> Outcome {
-    in_a_directory(|dir| {
-        let dev = bpffs(dir.join("b").as_path())?.dev();
+    with_private_tmpfs(|dir| {
+        let dev = mount_bpffs(dir.join("b").as_path())?.dev();
         let at = |name: &str| dir.join("b").join(name);
         let map = pin(hash(), &at("map"))?;
         let prog = pin(prog(), &at("prog"))?;
@@ -188,10 +188,10 @@ fn every_kind_of_object_is_described() -> Outcome {
 
 #[common::test(ROOT)]
 fn all_pins_of_an_object_are_found() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let (one, other) = (dir.join("one"), dir.join("other"));
-        bpffs(&one)?;
-        bpffs(&other)?;
+        mount_bpffs(&one)?;
+        mount_bpffs(&other)?;
         pin_maps(&one, &["x", "y"])?;
         let map = hash();
         let id = map.id()?;
@@ -226,14 +226,12 @@ fn all_pins_of_an_object_are_found() -> Outcome {
 /// With CAP_BPF, because before Linux 5.19 a sysctl may deny bpf(2) to other users.
 #[common::test(USERS)]
 fn a_user_gets_readable_pins_and_errors_for_the_others() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let (one, locked) = (dir.join("one"), dir.join("locked"));
         let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-        let ids = pin_maps(
-            &mount_bpffs(&one)?,
-            &["a/ours", "readable", "theirs", "shut/x", "z/last"],
-        )?;
-        bpffs(&locked.join("in"))?;
+        mount_bpffs(&one)?;
+        let ids = pin_maps(&one, &["a/ours", "readable", "theirs", "shut/x", "z/last"])?;
+        mount_bpffs(&locked.join("in"))?;
         mode(&one, 0o755)?;
         for open in ["a", "z"] {
             mode(&one.join(open), 0o755)?;
@@ -279,18 +277,13 @@ fn a_user_gets_readable_pins_and_errors_for_the_others() -> Outcome {
     })
 }
 
-fn mount_bpffs(path: &Path) -> Result<std::path::PathBuf, Error> {
-    bpffs(path)?;
-    Ok(path.to_owned())
-}
-
 #[common::test(ROOT)]
 fn pins_that_stay_are_listed_once_during_changes() -> Outcome {
     const ROUNDS: usize = 100;
 
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let (one, going) = (dir.join("one"), dir.join("going"));
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         let stay: Vec<_> = (0..50).map(|n| format!("d{}/stay{n}", n % 5)).collect();
         let stay: Vec<_> = stay.iter().map(String::as_str).collect();
         let ids = pin_maps(&one, &stay)?;
@@ -347,9 +340,9 @@ fn pins_that_stay_are_listed_once_during_changes() -> Outcome {
 
 #[common::test(ROOT)]
 fn an_inventory_changes_no_timestamps() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         pin_maps(&one, &["a", "d/b", "d/e/c"])?;
         let directories = ["", "d", "d/e"].map(|name| one.join(name));
         let files = ["a", "d/b", "d/e/c"].map(|name| one.join(name));
@@ -407,9 +400,9 @@ fn an_inventory_changes_no_timestamps() -> Outcome {
 /// A fresh mount may contain the kernel's own two files.
 #[common::test(ROOT)]
 fn the_files_of_a_fresh_mount_are_listed() -> Outcome {
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         pin_maps(&one, &["map"])?;
         let (mut found, mut failed) = (vec![], vec![]);
         for item in Inventory::take()? {

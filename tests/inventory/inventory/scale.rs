@@ -9,8 +9,8 @@ use common::*;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::inventory::listing::{in_a_directory, list_below, pin};
-use crate::inventory::{ROOT, bind, bpffs, pin_maps};
+use crate::inventory::listing::{list_below, pin, with_private_tmpfs};
+use crate::inventory::{ROOT, bind_mount, mount_bpffs, pin_maps};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -34,9 +34,9 @@ fn memory_is_constant() -> Outcome {
     const FEW: usize = 1_000;
     const MANY: usize = 20_000;
 
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         let own = count_pins_and_peak_bytes(dir)?.0;
         let fill = |from: usize, to: usize| -> Outcome {
             for number in from..to {
@@ -55,9 +55,9 @@ fn memory_is_constant() -> Outcome {
         fill(FEW, MANY)?;
         let begun = Instant::now();
         let (pins, many) = count_pins_and_peak_bytes(dir)?;
-        let took = begun.elapsed();
+        let elapsed = begun.elapsed();
         assert_eq!(pins, own + MANY);
-        println!("{FEW} pins: {few} bytes; {MANY} pins: {many} bytes, {took:?}");
+        println!("{FEW} pins: {few} bytes; {MANY} pins: {many} bytes, {elapsed:?}");
         // The smaller directory may fit into the first buffer.
         assert!(many <= few + 64 * 1024, "{few} bytes, {many} bytes");
         Ok(())
@@ -72,31 +72,31 @@ fn the_time_is_linear_in_mounts() -> Outcome {
     /// The limit of the growth of the time for each mount. It would be 10 if each mount were compared with all.
     const BOUND: f64 = 4.0;
 
-    in_a_directory(|dir| {
+    with_private_tmpfs(|dir| {
         let one = dir.join("one");
-        bpffs(&one)?;
+        mount_bpffs(&one)?;
         let ids = pin_maps(&one, &["a", "d/b"])?;
-        let took = || -> Result<Duration, bpf_pin::Error> {
+        let list_time = || -> Result<Duration, bpf_pin::Error> {
             let begun = cpu_time();
             let now = list_below(dir)?;
-            let took = cpu_time() - begun;
+            let elapsed = cpu_time() - begun;
             assert!(now.errors.is_empty(), "{:?}", now.errors);
             assert_eq!(now.ids(), ids, "each pin is listed once");
-            Ok(took)
+            Ok(elapsed)
         };
         let mut few = Duration::MAX;
         for number in 0..FEW {
-            bind(&one, &dir.join(format!("bind{number}")))?;
+            bind_mount(&one, &dir.join(format!("bind{number}")))?;
         }
         for _ in 0..TRIES {
-            few = few.min(took()?);
+            few = few.min(list_time()?);
         }
         for number in FEW..MANY {
-            bind(&one, &dir.join(format!("bind{number}")))?;
+            bind_mount(&one, &dir.join(format!("bind{number}")))?;
         }
         let (mut many, mut growth) = (Duration::MAX, f64::INFINITY);
         for _ in 0..TRIES {
-            many = many.min(took()?);
+            many = many.min(list_time()?);
             growth = many.as_secs_f64() / few.as_secs_f64() * FEW as f64 / MANY as f64;
             if growth < BOUND {
                 break;
@@ -107,11 +107,11 @@ fn the_time_is_linear_in_mounts() -> Outcome {
 
         // As many disjoint parts with one pin each, after the mount of the whole is gone.
         let two = dir.join("two");
-        bpffs(&two)?;
+        mount_bpffs(&two)?;
         for number in 0..MANY {
             let (part, name) = (format!("part{number}"), format!("part{number}/pin"));
             pin_one_map(&two, &name)?;
-            bind(&two.join(&part), &dir.join(part))?;
+            bind_mount(&two.join(&part), &dir.join(part))?;
         }
         unmount(&two, UnmountFlags::empty())?;
         let begun = Instant::now();
@@ -124,7 +124,7 @@ fn the_time_is_linear_in_mounts() -> Outcome {
     })
 }
 
-/// The time that this thread has had a CPU, which does not grow when other processes have it.
+/// The CPU time of this thread, which other processes do not affect.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

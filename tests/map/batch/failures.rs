@@ -22,7 +22,7 @@ fn a_wrong_size_is_reported_and_nothing_changed() -> Outcome {
         expected,
         found,
     };
-    let refused = |error: Error, cause: Cause| {
+    let assert_rejected = |error: Error, cause: Cause| {
         assert_eq!(error.elements_done(), 0, "{error:?}");
         assert_eq!(error.raw_os_error(), None);
         assert_eq!(error.cause(), Some(&cause), "{error}");
@@ -35,22 +35,22 @@ fn a_wrong_size_is_reported_and_nothing_changed() -> Outcome {
     ] {
         let (mut keys, mut values) = (vec![7; keys], vec![7; values]);
         let error = elems.update_batch(&keys, &values, any);
-        refused(error.expect_err("update"), cause.clone());
+        assert_rejected(error.expect_err("update"), cause.clone());
         let mut cursor = Cursor::new();
         let error = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any);
-        refused(error.expect_err("lookup"), cause.clone());
+        assert_rejected(error.expect_err("lookup"), cause.clone());
         let error = elems.take_batch(&mut cursor, &mut keys, &mut values, any);
-        refused(error.expect_err("take"), cause);
+        assert_rejected(error.expect_err("take"), cause);
         assert!(keys.iter().chain(&values).all(|byte| *byte == 7));
         assert!(!cursor.is_end());
     }
-    refused(
+    assert_rejected(
         elems
             .update_batch(&[1; 8], &[1; 24], any)
             .expect_err("three"),
         Cause::LengthMismatch { keys: 2, values: 3 },
     );
-    refused(
+    assert_rejected(
         elems.delete_batch(&[1; 6]).expect_err("delete"),
         size("key", 4, 2),
     );
@@ -178,7 +178,7 @@ fn the_access_of_the_descriptor_is_checked() -> Outcome {
     pinned
         .elements::<u32, u64>()?
         .update(&1, &1, ElemFlags::ANY)?;
-    let denied = |error: Error, opened| {
+    let assert_access_denied = |error: Error, opened| {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
     };
@@ -189,18 +189,18 @@ fn the_access_of_the_descriptor_is_checked() -> Outcome {
     let elems = map.elements::<u32, u64>()?;
     assert_eq!(elems.to_vecs()?, (vec![1], vec![1]));
     let took = elems.take_batch(&mut cursor, &mut keys, &mut values, any);
-    denied(took.expect_err("take"), Access::ReadOnly);
-    denied(elems.take(&1).expect_err("take"), Access::ReadOnly);
-    denied(
+    assert_access_denied(took.expect_err("take"), Access::ReadOnly);
+    assert_access_denied(elems.take(&1).expect_err("take"), Access::ReadOnly);
+    assert_access_denied(
         elems.update_batch(&[1], &[2], any).expect_err("update"),
         Access::ReadOnly,
     );
-    denied(
+    assert_access_denied(
         elems.delete_batch(&[1]).expect_err("delete"),
         Access::ReadOnly,
     );
-    denied(elems.clear().expect_err("clear"), Access::ReadOnly);
-    denied(
+    assert_access_denied(elems.clear().expect_err("clear"), Access::ReadOnly);
+    assert_access_denied(
         elems.drain().next().expect("one").expect_err("take"),
         Access::ReadOnly,
     );
@@ -208,11 +208,11 @@ fn the_access_of_the_descriptor_is_checked() -> Outcome {
     let map = Map::open_with(fs.at("flows"), Access::WriteOnly)?;
     let elems = map.elements::<u32, u64>()?;
     let looked = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any);
-    denied(looked.expect_err("lookup"), Access::WriteOnly);
-    denied(elems.to_vecs().expect_err("lookup"), Access::WriteOnly);
-    denied(elems.take(&1).expect_err("take"), Access::WriteOnly);
+    assert_access_denied(looked.expect_err("lookup"), Access::WriteOnly);
+    assert_access_denied(elems.to_vecs().expect_err("lookup"), Access::WriteOnly);
+    assert_access_denied(elems.take(&1).expect_err("take"), Access::WriteOnly);
     let mut iter = elems.iter();
-    denied(
+    assert_access_denied(
         iter.next().expect("one").expect_err("lookup"),
         Access::WriteOnly,
     );

@@ -82,18 +82,18 @@ fn task_storage_with_uptrs_rejects_updates() -> Outcome {
     let key = this.as_raw_fd();
     let theirs: Box<u64> = Box::new(7);
     let value = ptr::from_ref(&*theirs).addr() as u64;
-    let refused = |error: &Error| {
+    let assert_rejected = |error: &Error| {
         assert_eq!(error.cause(), Some(&Cause::Uptr { problem: None }));
         assert_eq!(error.raw_os_error(), None, "it was not tried");
     };
     // The second update is rejected too.
     for _ in 0..2 {
         let error = elems.update(&key, &value, ElemFlags::ANY).unwrap_err();
-        refused(&error);
+        assert_rejected(&error);
         assert_eq!(error.operation(), Operation::Update);
         let error = elems.update_batch(&[key], &[value], ElemFlags::ANY);
         let error = error.unwrap_err();
-        refused(&error);
+        assert_rejected(&error);
         assert_eq!(error.elements_done(), 0);
     }
     // There is nothing to read or delete.
@@ -115,21 +115,24 @@ fn task_storage_with_unreadable_btf_rejects_updates() -> Outcome {
     let elems = map.elements::<i32, u64>()?;
     let this = this_process();
     let key = this.as_raw_fd();
-    let refused = |why: &str| {
+    let assert_rejected_with = |why: &str| {
         let error = elems.update(&key, &7, ElemFlags::ANY).unwrap_err();
         let problem = Some(why.to_owned());
         assert_eq!(error.cause(), Some(&Cause::Uptr { problem }), "{error}");
         error
     };
     with_bpf_errno(Some(abi::BPF_BTF_GET_FD_BY_ID), libc::ENOMEM as u32, || {
-        let error = refused("ENOMEM");
+        let error = assert_rejected_with("ENOMEM");
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
     });
     // A filter that answers with zeroes gives no BTF.
-    with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));
+    with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+        assert_rejected_with("EINVAL")
+    });
     as_user(CapabilitySet::BPF, || {
-        let error =
-            refused("this thread lacks CAP_SYS_ADMIN, needed for opening an object by its id");
+        let error = assert_rejected_with(
+            "this thread lacks CAP_SYS_ADMIN, needed for opening an object by its id",
+        );
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         assert_eq!(elems.lookup(&key).unwrap(), None);
     });

@@ -40,7 +40,7 @@ fn invalid_program(count: usize) -> Vec<Insn> {
 
 #[common::test(BPF)]
 fn load_with_log_returns_the_log_of_a_valid_program() -> Outcome {
-    for (level, says) in [
+    for (level, expected) in [
         (LogLevel::LEVEL1, "processed 2 insns"),
         (LogLevel::LEVEL2, "0: (b7) r0 = 0"),
         (LogLevel::STATS, "stack depth"),
@@ -49,7 +49,7 @@ fn load_with_log_returns_the_log_of_a_valid_program() -> Outcome {
         let spec = filter(&ZERO).name("said");
         let (prog, log) = spec.load_with_log(level)?;
         assert_eq!(prog.info()?.name, "said");
-        assert!(log.contains(says), "{level:?}: {log}");
+        assert!(log.contains(expected), "{level:?}: {log}");
         assert!(!log.contains('\0'));
     }
     let (prog, log) = filter(&ZERO).load_with_log(LogLevel::empty())?;
@@ -84,16 +84,19 @@ fn log_levels_determine_the_log() -> Outcome {
         Insn::jmp_imm(abi::BPF_JEQ, 1, 0, 0),
         Insn::exit(),
     ];
-    let said = |level| {
+    let log_of_level = |level| {
         let error = filter(&insns).log_level(level).load();
         let error = error.expect_err("no return value");
         assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
         log_of(&error).to_owned()
     };
-    let (short, long) = (said(LogLevel::LEVEL1), said(LogLevel::LEVEL2));
+    let (short, long) = (
+        log_of_level(LogLevel::LEVEL1),
+        log_of_level(LogLevel::LEVEL2),
+    );
     assert!(short.contains("R0 !read_ok"), "{short}");
     assert!(long.len() > short.len(), "{long}");
-    let stats = said(LogLevel::STATS);
+    let stats = log_of_level(LogLevel::STATS);
     assert!(stats.contains("stack depth"), "{stats}");
     assert!(!stats.contains("0: (b7)"), "{stats}");
     Ok(())

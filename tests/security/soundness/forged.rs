@@ -98,13 +98,13 @@ fn forged_info_has_no_type_and_no_sizes() -> Outcome {
     let prog = prog();
     with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
         for map in &maps {
-            let refused = |error: bpf_pin::Error| {
+            let assert_rejected = |error: bpf_pin::Error| {
                 let is_it = matches!(error.cause(), Some(Cause::UnsupportedType { .. }));
                 assert!(is_it, "{error}: {:?}", error.cause());
             };
-            refused(map.elements::<[u8], [u8]>().map(drop).unwrap_err());
-            refused(map.elements::<u32, u64>().map(drop).unwrap_err());
-            refused(map.elements::<u32, PerCpu<u64>>().map(drop).unwrap_err());
+            assert_rejected(map.elements::<[u8], [u8]>().map(drop).unwrap_err());
+            assert_rejected(map.elements::<u32, u64>().map(drop).unwrap_err());
+            assert_rejected(map.elements::<u32, PerCpu<u64>>().map(drop).unwrap_err());
         }
         let mut context = vec![0; 192];
         let run = TestRun::new().data_in(&[0; 64]).ctx_in(&mut context);

@@ -205,13 +205,13 @@ fn a_wrong_last_field_is_reported() -> Outcome {
         name,
         end,
     };
-    let told = |cmd, name, end| difference(release, cmd, &field(name, end));
-    assert_eq!(told(BPF_MAP_GET_NEXT_ID, "next_id", 8), None);
-    let what = told(BPF_MAP_GET_NEXT_ID, "open_flags", 12);
+    let difference_at = |cmd, name, end| difference(release, cmd, &field(name, end));
+    assert_eq!(difference_at(BPF_MAP_GET_NEXT_ID, "next_id", 8), None);
+    let what = difference_at(BPF_MAP_GET_NEXT_ID, "open_flags", 12);
     assert_eq!(what.as_deref(), Some("does not read open_flags"));
-    let what = told(BPF_MAP_GET_NEXT_ID, "start_id", 4).expect("next_id is read");
+    let what = difference_at(BPF_MAP_GET_NEXT_ID, "start_id", 4).expect("next_id is read");
     assert!(what.ends_with("for what is beyond start_id"), "{what}");
-    let what = told(99, "next_id", 8);
+    let what = difference_at(99, "next_id", 8);
     assert_eq!(what.as_deref(), Some("is not known"));
     Ok(())
 }

@@ -74,8 +74,8 @@ pub fn run(name: &str, other: impl FnOnce(UnixStream) -> Outcome + Send) -> Outc
         let other = scope.spawn(move || other(here).map_err(|error| error.to_string()));
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            let words = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("{name}: {}\n{words}", output.status).into());
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{name}: {}\n{stderr}", output.status).into());
         }
         match other.join() {
             Ok(outcome) => Ok(outcome?),

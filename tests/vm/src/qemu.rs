@@ -68,9 +68,9 @@ impl Machine {
         timeout: Duration,
         see: &mut dyn FnMut(Record),
     ) -> Result<(), String> {
-        let complaints = console.with_extension("qemu");
-        let errors = File::create(&complaints)
-            .map_err(|error| format!("{}: {error}", complaints.display()))?;
+        let stderr_file = console.with_extension("qemu");
+        let errors = File::create(&stderr_file)
+            .map_err(|error| format!("{}: {error}", stderr_file.display()))?;
         let mut command = self.command();
         command
             .arg("-chardev")
@@ -92,9 +92,9 @@ impl Machine {
         let status =
             reap(&mut child, ended).map_err(|error| format!("{}: {error}", self.platform.qemu))?;
 
-        let said = std::fs::read_to_string(&complaints).unwrap_or_default();
-        let _ = std::fs::remove_file(&complaints);
-        verdict(ended, status, said.trim())
+        let stderr = std::fs::read_to_string(&stderr_file).unwrap_or_default();
+        let _ = std::fs::remove_file(&stderr_file);
+        verdict(ended, status, stderr.trim())
     }
 
     /// Boots with the console on this terminal.
@@ -179,7 +179,7 @@ fn reap(child: &mut Child, ended: Ended) -> std::io::Result<ExitStatus> {
     child.wait()
 }
 
-fn verdict(ended: Ended, status: ExitStatus, said: &str) -> Result<(), String> {
+fn verdict(ended: Ended, status: ExitStatus, stderr: &str) -> Result<(), String> {
     let why = match ended {
         Ended::Well if status.success() => return Ok(()),
         Ended::Well => format!("QEMU ended with {status}"),
@@ -191,10 +191,10 @@ fn verdict(ended: Ended, status: ExitStatus, said: &str) -> Result<(), String> {
         }
         Ended::Garbled(number) => format!("the port sent something other than record {number}"),
     };
-    Err(if said.is_empty() {
+    Err(if stderr.is_empty() {
         why
     } else {
-        format!("{why}\n{said}")
+        format!("{why}\n{stderr}")
     })
 }
 
@@ -226,7 +226,7 @@ mod tests {
         let mut records = vec![];
         let ended = listen(&mut child, timeout, &mut |record| records.push(record));
         let status = reap(&mut child, ended).unwrap();
-        (verdict(ended, status, "said"), records)
+        (verdict(ended, status, "stderr"), records)
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -254,10 +254,10 @@ mod tests {
             ),
         ] {
             let (ended, _) = run_script(script, LONG);
-            let said = ended.unwrap_err();
+            let error = ended.unwrap_err();
             assert!(
-                said.contains(why) && said.contains("said"),
-                "{script}: {said}"
+                error.contains(why) && error.contains("stderr"),
+                "{script}: {error}"
             );
         }
     }
