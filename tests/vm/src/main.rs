@@ -1,14 +1,13 @@
 //! `cargo vm`: boots Linux kernels in QEMU and runs this workspace's tests in each.
 //!
 //! Tests and init are static programs in an initramfs, which is a guest's whole user space. Init runs every program
-//! with the privileges of every phase and sends records over a port of its own; this side judges them and prints a table.
+//! with the privileges of every phase and sends records over a port of its own; this side evaluates them and prints a table.
 
 mod apt;
 mod args;
 mod candidates;
 mod harness;
 mod initramfs;
-mod judge;
 mod kernel;
 mod native;
 mod programs;
@@ -18,6 +17,7 @@ mod sources;
 mod table;
 mod target;
 mod toolchain;
+mod verdict;
 
 use args::{Args, Command};
 use guest::plan::{Job, Plan};
@@ -284,7 +284,7 @@ fn boot(
                 let log = std::fs::read(&console).unwrap_or_default();
                 format!(
                     "{why}\nthe end of {name}:\n{}",
-                    judge::tail(&String::from_utf8_lossy(&log))
+                    verdict::tail(&String::from_utf8_lossy(&log))
                 )
             });
         // The log of an earlier run may go, but half a log must not stay.
@@ -408,7 +408,7 @@ fn run_example(args: &Args, machine: &Machine, console: &Path) -> Result<ExitCod
         let log = std::fs::read(console).unwrap_or_default();
         faults.push(format!(
             "{why}\nthe end of its console:\n{}",
-            judge::tail(&String::from_utf8_lossy(&log))
+            verdict::tail(&String::from_utf8_lossy(&log))
         ));
     }
     match status {

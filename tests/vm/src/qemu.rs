@@ -1,7 +1,7 @@
 //! A guest: QEMU with a kernel, an initramfs, a console and a port for the records.
 
 use crate::target::{OWN, Platform};
-use crate::{judge, kernel};
+use crate::{kernel, verdict};
 use guest::wire::Record;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::ffi::OsString;
@@ -29,7 +29,7 @@ impl Machine {
     /// QEMU 7.2 emulates cmpxchg16b with wrong flags: 6.12 crashes in its allocator, often during boot. Kernels up to 6.12
     /// do not need the instruction; 7.x cannot create an arena without it.
     fn x86_processor(&self) -> &'static str {
-        let version = kernel::release(&self.kernel).and_then(|text| judge::release(&text));
+        let version = kernel::release(&self.kernel).and_then(|text| verdict::release(&text));
         match version {
             Some(version) if version < (6, 18) && self.accel.starts_with("tcg") => "max,cx16=off",
             _ => "max",

@@ -1,7 +1,7 @@
 //! The result of a guest, gathered from its records.
 
-use crate::judge::{Failure, Place, Verdict, judge};
 use crate::target::{HOST, Target};
+use crate::verdict::{Failure, Place, Verdict, evaluate};
 use guest::phase::{Phase, find};
 use guest::wire::{Record, Status};
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ impl GuestReport {
             return;
         };
         let output = [stdout, stderr]
-            .map(|bytes| crate::judge::tail(&String::from_utf8_lossy(&bytes)))
+            .map(|bytes| crate::verdict::tail(&String::from_utf8_lossy(&bytes)))
             .join("\n");
         let phase = self
             .phases
@@ -164,7 +164,7 @@ impl GuestReport {
         };
         let [stdout, stderr] = [program.stdout, program.stderr]
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let verdict = judge(place, &program.name, &stdout, &stderr, status);
+        let verdict = evaluate(place, &program.name, &stdout, &stderr, status);
         report.verdict.passed += verdict.passed;
         report.verdict.skipped.extend(verdict.skipped);
         report.verdict.left_out.extend(verdict.left_out);

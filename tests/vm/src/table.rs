@@ -177,9 +177,9 @@ fn indent(output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::{Failure, Verdict};
     use crate::report::PhaseReport;
     use crate::target::{OWN, TARGETS};
+    use crate::verdict::{Failure, Verdict};
     use guest::phase::PHASES;
 
     #[test]

@@ -1,4 +1,4 @@
-//! Judging programs: which skips are allowed, and when a program has failed.
+//! Verdicts on programs: which skips are allowed, and when a program has failed.
 
 use crate::harness::{Harness, parse, section};
 use crate::target::Platform;
@@ -48,8 +48,8 @@ pub struct Place<'a> {
     pub platform: Option<&'a Platform>,
 }
 
-/// Judges a program by its output and its end.
-pub fn judge(
+/// Evaluates a program by its output and its end.
+pub fn evaluate(
     place: Place<'_>,
     program: &str,
     stdout: &str,
@@ -83,7 +83,7 @@ pub fn judge(
         );
     }
     for (test, reason) in ignored {
-        match excuse(place, reason.as_deref()) {
+        match excused_reason(place, reason.as_deref()) {
             Ok(reason) => verdict.skipped.push(reason),
             Err(why) => verdict.failed.push(Failure {
                 name: format!("{program} {test}"),
@@ -129,7 +129,7 @@ pub fn tail(text: &str) -> String {
 }
 
 /// The reason of a skip as it is counted, if every need that it names is missing.
-fn excuse(place: Place<'_>, reason: Option<&str>) -> Result<String, String> {
+fn excused_reason(place: Place<'_>, reason: Option<&str>) -> Result<String, String> {
     let reason = reason.ok_or("skipped without a reason, or a test's own output broke the line")?;
     let needs = reason
         .split_once(':')
@@ -231,11 +231,11 @@ mod tests {
     const NEW: &str = "6.12.107+deb13-cloud-amd64";
 
     fn skip(phase: &str, release: &'static str, reason: &str) -> bool {
-        excuse(place(phase, release), Some(reason)).is_ok()
+        excused_reason(place(phase, release), Some(reason)).is_ok()
     }
 
     #[test]
-    fn a_kernel_with_the_feature_is_no_excuse() {
+    fn a_kernel_with_the_feature_does_not_excuse_a_skip() {
         assert!(skip("root", OLD, "needs Linux 6.5"));
         assert!(skip(
             "root",
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_privilege_of_the_phase_is_no_excuse() {
+    fn a_privilege_of_the_phase_does_not_excuse_a_skip() {
         assert!(!skip("root", OLD, "needs root"));
         assert!(!skip("root", OLD, "needs CAP_NET_ADMIN"));
         assert!(skip("cap_bpf", OLD, "needs CAP_NET_ADMIN"));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_privilege_is_no_excuse_if_it_must_be_missing() {
+    fn a_privilege_that_must_be_missing_excuses_only_phases_that_have_it() {
         assert!(skip("root", OLD, "needs no CAP_BPF"));
         assert!(skip("root", OLD, "needs no root"));
         assert!(skip("cap_bpf", OLD, "needs no CAP_BPF"));
@@ -283,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_that_the_platform_has_is_no_excuse() {
+    fn a_feature_of_the_platform_does_not_excuse_a_skip() {
         let on = |index: usize, reason: &str| {
             let platform = Some(TARGETS[index].kernel);
             let place = Place {
                 platform,
                 ..place("root", NEW)
             };
-            excuse(place, Some(reason)).is_ok()
+            excused_reason(place, Some(reason)).is_ok()
         };
         assert!(on(2, "needs feature JIT"));
         assert!(on(2, "needs feature JIT, feature BPF LSM"));
@@ -301,17 +301,17 @@ mod tests {
         // 6.12 has arenas, and 6.1 does not.
         assert!(!on(0, "needs feature arena"));
         let old = place("root", OLD);
-        assert!(excuse(old, Some("needs feature arena, Linux 6.9")).is_ok());
+        assert!(excused_reason(old, Some("needs feature arena, Linux 6.9")).is_ok());
     }
 
     #[test]
-    fn files_of_this_machine_are_looked_for() {
+    fn a_file_of_this_machine_does_not_excuse_a_skip() {
         let place = Place {
             platform: None,
             ..place("root", NEW)
         };
-        assert!(excuse(place, Some("needs file /etc/none")).is_ok());
-        assert!(excuse(place, Some("needs file /etc")).is_err());
+        assert!(excused_reason(place, Some("needs file /etc/none")).is_ok());
+        assert!(excused_reason(place, Some("needs file /etc")).is_err());
     }
 
     #[test]
@@ -327,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn no_reason_or_an_unknown_one_is_no_excuse() {
-        assert!(excuse(place("none/1", OLD), None).is_err());
+    fn an_unknown_or_absent_reason_does_not_excuse_a_skip() {
+        assert!(excused_reason(place("none/1", OLD), None).is_err());
         for reason in [
             "",
             "flaky",
@@ -363,7 +363,7 @@ mod tests {
     }
 
     fn verdict(stdout: &str, status: Status) -> Verdict {
-        judge(place("cap_bpf", OLD), "tests/pin", stdout, "", status)
+        evaluate(place("cap_bpf", OLD), "tests/pin", stdout, "", status)
     }
 
     #[test]
@@ -389,7 +389,7 @@ mod tests {
             .to_owned()
             + &result("FAILED", 1, 1, 0);
         let stderr = "thread 'b' panicked\nb's\nthread 'a' panicked at x.rs:1\na's\n";
-        let verdict = judge(
+        let verdict = evaluate(
             place("root", OLD),
             "tests/pin",
             &stdout,
