@@ -103,6 +103,14 @@ pub fn with_seccomp_errno<T: Send>(
     errno: u32,
     test: impl FnOnce() -> T + Send,
 ) -> T {
+    on_a_thread(|| {
+        set_seccomp_errno(call, argument, errno);
+        test()
+    })
+}
+
+/// As [`with_seccomp_errno`], for this thread until it ends.
+pub fn set_seccomp_errno(call: libc::c_long, argument: Option<(u32, u32)>, errno: u32) {
     use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
     // struct seccomp_data: first the number, and from offset 16 on the arguments of 8 bytes each.
     const FIRST_ARGUMENT: u32 = 16 + if cfg!(target_endian = "big") { 4 } else { 0 };
@@ -128,15 +136,12 @@ pub fn with_seccomp_errno<T: Send>(
         answer(libc::SECCOMP_RET_ERRNO | errno),
         answer(libc::SECCOMP_RET_ALLOW),
     ]);
-    on_a_thread(move || {
-        let program = libc::sock_fprog {
-            len: filter.len() as u16,
-            filter: filter.as_mut_ptr(),
-        };
-        set_no_new_privs(true).expect("no new privileges");
-        // SAFETY: the program has the given length; only this thread is filtered.
-        let done = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) };
-        assert_eq!(done, 0, "seccomp: {}", io::Error::last_os_error());
-        test()
-    })
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    set_no_new_privs(true).expect("no new privileges");
+    // SAFETY: the program has the given length; only this thread is filtered.
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) };
+    assert_eq!(done, 0, "seccomp: {}", io::Error::last_os_error());
 }

@@ -75,6 +75,16 @@ impl Stop {
         }) && name_is(name)
     }
 
+    /// True at the stop before a call of this name.
+    pub fn is_entry_of(&self, name: &str) -> bool {
+        self.is_entry() && self.name() == name
+    }
+
+    /// True if the process waits by sleeping.
+    pub fn is_sleep(&self) -> bool {
+        [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&self.nr)
+    }
+
     /// The name of the call in the manual, the same on every architecture. For bpf(2) the name of the command.
     pub fn name(&self) -> String {
         match self.nr {
@@ -266,6 +276,16 @@ impl Tracee {
             }
         }
         Ok(None)
+    }
+
+    /// Continues the child to the first stop that matches. Panics if it ends before.
+    pub fn run_to(&mut self, is_it: impl Fn(&Stop) -> bool) {
+        while let Some(stop) = self.next().expect("a stop") {
+            if is_it(&stop) {
+                return;
+            }
+        }
+        panic!("it ended without that stop");
     }
 
     /// Continues the child to its end, and returns its exit code.

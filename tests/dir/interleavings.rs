@@ -244,33 +244,40 @@ fn create_dir_keeps_the_mode_during_remove_leftovers() {
     }
 }
 
-/// A cleanup of leftovers does not lock a directory that is being published.
+/// A set that is published at any moment of a cleanup of leftovers can be locked at once.
 #[common::test_alone(PINS)]
 fn a_published_set_can_be_locked_during_remove_leftovers() {
-    let fs = TestFs::new();
-    let dir = open(&fs);
-    let stage = dir.stage("set").unwrap();
-    let mut removes = Tracee::fork(
-        || open(&fs),
-        |dir: PinDir| u8::from(!dir.remove_leftovers().unwrap().removed.is_empty()),
-    )
-    .unwrap();
-    let mut stage = Some(stage);
-    let mut set = None;
-    while let Some(stop) = removes.next().unwrap() {
-        assert_ne!(stop.name(), "flock");
-        if stop.is_success_of("getdents64") && set.is_none() {
-            set = Some(stage.take().unwrap().publish().unwrap().dir);
+    // True if the cleanup had such a stop.
+    let published_at = |number: usize| {
+        let fs = TestFs::new();
+        let dir = open(&fs);
+        let mut stage = Some(dir.stage("set").unwrap());
+        let run = |dir: PinDir| u8::from(!dir.remove_leftovers().unwrap().removed.is_empty());
+        let mut removes = Tracee::fork(|| open(&fs), run).unwrap();
+        let (mut set, mut stops) = (None, 0);
+        while let Some(stop) = removes.next().unwrap() {
+            if stops == number {
+                let published = stage.take().unwrap().publish();
+                set = Some(
+                    published
+                        .unwrap_or_else(|error| panic!("{stop:?}: {error}"))
+                        .dir,
+                );
+            }
+            stops += 1;
+            if let Some(set) = &set {
+                let lock = set.lock(LockMode::Shared, Wait::No).unwrap();
+                assert!(
+                    lock.is_some(),
+                    "published at stop {number}, locked at {stop:?}"
+                );
+            }
         }
-        if let Some(set) = &set {
-            assert!(
-                set.lock(LockMode::Shared, Wait::No).unwrap().is_some(),
-                "{stop:?}"
-            );
-        }
-    }
-    assert_eq!(removes.finish().unwrap(), 0);
-    assert!(set.is_some());
+        assert_eq!(removes.finish().unwrap(), 0, "published at stop {number}");
+        set.is_some()
+    };
+    let stops = (0..).take_while(|&number| published_at(number)).count();
+    assert!(stops > 4, "{stops}");
 }
 
 /// A parent that is process 1 of a pid namespace, and a child that is process 1 of another. The

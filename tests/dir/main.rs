@@ -3,6 +3,7 @@
 mod bulk_removal;
 mod create;
 mod held_directory;
+mod gaps;
 mod helpers;
 mod interleavings;
 mod kill;

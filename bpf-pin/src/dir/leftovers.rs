@@ -14,6 +14,7 @@ use crate::procfs::ids::is_own_uid;
 use crate::sys::{self, FileLock};
 use crate::types::{FileSystem, Identity, Kind};
 
+use super::byte_lock::ByteLock;
 use super::metadata::permissions;
 use super::temp_names::{TempKind, hash_name, leftover_name, parse_backup_name, parse_temp_name};
 use super::{Entry, EntryType, PinDir, unlink_reason};
@@ -155,7 +156,14 @@ impl PinDir {
     /// locks its token before it makes such a name, and the kernel releases the lock when the process ends.
     /// Pids are not used. A name of a living process is not even opened.
     ///
-    /// A directory that was being replaced without `RENAME_EXCHANGE` gets its name back. These stay:
+    /// A directory that was being replaced without `RENAME_EXCHANGE` gets its name back, if nothing has it.
+    /// The call takes the lock of [`replace_if`](Self::replace_if) for that.
+    ///
+    /// A forked process has the lock of its parent's names, and the parent that of a forked child's. So the
+    /// names of a killed process are leftovers only when its children have ended, and those of a forked child
+    /// when its parent has closed the directory. A child that opens the directory itself is independent.
+    ///
+    /// These stay:
     ///
     /// - an old set that a reader has [locked](Self::lock);
     /// - a map that was [migrated](crate::reuse::Migrate) to another, while that other has the name;
@@ -167,19 +175,29 @@ impl PinDir {
     ///
     /// As [`entries`](Self::entries), or [`Operation::RemoveLeftovers`] if the directory cannot be read. The
     /// failures of single names are in [`RemovalReport::failed`]: [`NotADirectory`](Cause::NotADirectory) and
-    /// [`NotAnObject`](Cause::NotAnObject) for a file of another type, for example.
+    /// [`NotAnObject`](Cause::NotAnObject) for a file of another type, for example, and
+    /// [`Locked`](Cause::Locked) if another process held the lock for five seconds.
     pub fn remove_leftovers(&self) -> Result<RemovalReport> {
+        self.remove_leftovers_holding(None)
+    }
+
+    /// As [`remove_leftovers`](Self::remove_leftovers), for a caller that may hold the lock of swaps.
+    pub(crate) fn remove_leftovers_holding(
+        &self,
+        swap: Option<&ByteLock>,
+    ) -> Result<RemovalReport> {
         // Another open file description, because one does not see its own locks.
         let file = self
             .open_to_read()
             .map_err(|reason| self.fail(Operation::RemoveLeftovers, reason))?;
-        self.each_entry(|entry, report| self.remove_leftover(entry, &file, report))
+        self.each_entry(|entry, report| self.remove_leftover(entry, &file, swap, report))
     }
 
     fn remove_leftover(
         &self,
         entry: &Entry<&Self>,
         file: &OwnedFd,
+        swap: Option<&ByteLock>,
         report: &mut RemovalReport,
     ) -> Result<bool> {
         let bytes = entry.c_name().to_bytes();
@@ -198,7 +216,17 @@ impl PinDir {
         let path = entry.path();
         let cause = match (kind, entry.entry_type()) {
             (TempKind::Pin, EntryType::Pin) => return self.remove_entry(entry),
-            (TempKind::Directory | TempKind::Aside, EntryType::Directory) => {
+            (TempKind::Directory, EntryType::Directory) => {
+                return self.remove_leftover_dir(&entry.component(), kind, report);
+            }
+            (TempKind::Aside, EntryType::Directory) => {
+                // A set that is moved back must not get into the gap of another process.
+                let _lock = match swap {
+                    Some(_) => None,
+                    None => Some(self.lock_swap().map_err(|reason| {
+                        self.fail_at(Operation::RemoveLeftovers, entry.name(), reason)
+                    })?),
+                };
                 return self.remove_leftover_dir(&entry.component(), kind, report);
             }
             (TempKind::Pin, EntryType::Directory) => Cause::NotAnObject {

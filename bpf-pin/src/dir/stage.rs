@@ -146,6 +146,11 @@ impl<'d> Stage<'d> {
     /// gets ENOENT, often without a cause, because the name is back when the cause is looked for. If the
     /// process is killed at that moment, [`PinDir::remove_leftovers`] moves the old directory back.
     ///
+    /// Such calls exclude each other, and the removal of leftovers, with the lock of
+    /// [`PinDir::replace_if`]. Each removes the leftovers of earlier ones first, so that a set never replaces
+    /// a newer one. Only the set of a killed process whose forked children live cannot be recognized as a
+    /// leftover. It may come back later if another process is killed at that moment, too.
+    ///
     /// # Races
     ///
     /// The kernel cannot check what it exchanges. If another process puts a pin under the name during the
@@ -162,7 +167,8 @@ impl<'d> Stage<'d> {
     /// | a pin has the name | [`NotADirectory`](Cause::NotADirectory) | |
     /// | a symbolic link has the name | [`SymbolicLink`](Cause::SymbolicLink) | |
     /// | something is mounted on it | [`MountPoint`](Cause::MountPoint) | EBUSY |
-    /// | another process's pin could not get its name back | [`Displaced`](Cause::Displaced) | |
+    /// | another process's pin could not get its name back | [`Displaced`](Cause::Displaced), with the path where it is now | |
+    /// | on an older kernel, another process held the lock for five seconds | [`Locked`](Cause::Locked) | |
     ///
     /// The error returns the stage, which borrows its parent directory. `.map_err(bpf_pin::Error::from)`
     /// drops the stage.
@@ -273,6 +279,10 @@ impl<'d> Stage<'d> {
     #[cold]
     fn place_with_gap(&self) -> Result<bool, Reason> {
         let parent = self.guard.parent;
+        let lock = parent.lock_swap()?;
+        // The set of an earlier gap is older than the one that has the name now. If it stayed and this process
+        // was killed in its gap, it could get the name back.
+        let _ = parent.remove_leftovers_holding(Some(&lock));
         let HiddenDir { dir, name, .. } = parent.create_hidden(TempKind::Aside)?;
         let placed = self.move_aside_and_place(&dir);
         // If it is not empty, it is left to the removal of leftovers.

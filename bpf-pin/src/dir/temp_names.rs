@@ -12,6 +12,7 @@
 //! |---|---|---|---|
 //! | the byte of a token | each process with hidden names | while its `PinDir` is open | the removal of leftovers, which checks it first and for every type of file |
 //! | byte 0 of the directory | `replace_if`, `open_or_create`, `open_or_attach` | while they check and swap a name | each other |
+//! | the same | `publish` without `RENAME_EXCHANGE`, and `remove_leftovers` that moves its set back | while the name may have nothing | each other |
 //! | two bytes of a name | a migration of that name | until it is committed or dropped | other migrations, the removal of leftovers |
 //! | `flock(2)` of a directory | its readers, and callers of `lock` | as long as they like | the removal of a set that was published before |
 //!
@@ -30,7 +31,8 @@
 //! # Forked processes
 //!
 //! A forked child shares its parent's open file descriptions. The byte is held until both have closed them:
-//! a name of a killed child is a leftover only when its parent has closed the directory, too.
+//! a name of a killed child is a leftover only when its parent has closed the directory, too. For the same
+//! reason byte 0 stays locked after a process was killed with the lock until its children have ended.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::dir::PinDir;
+use crate::dir::{ByteLock, PinDir};
 use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::link::verify::{Place, Verified};
 use crate::link::{Link, LinkInfo, LinkSpec, LinkTarget, has_no_update};
@@ -211,7 +211,7 @@ impl AttachRequest<'_> {
     fn attach(&self) -> Result<Attached<Link>> {
         // A link that needs no replacement is used without the lock.
         if let Some(found) = self.open()? {
-            if let Ok(attached) = self.reuse(found)? {
+            if let Ok(attached) = self.reuse(found, None)? {
                 return Ok(attached);
             }
         }
@@ -275,7 +275,11 @@ impl AttachRequest<'_> {
     }
 
     /// Makes a pinned link hold the program if its type, state and place allow it.
-    fn reuse(&self, found: (Link, LinkInfo)) -> Result<Result<Attached<Link>, StaleLink>> {
+    fn reuse(
+        &self,
+        found: (Link, LinkInfo),
+        lock: Option<&ByteLock>,
+    ) -> Result<Result<Attached<Link>, StaleLink>> {
         let (link, mut info) = found;
         let (verified, mismatches) = loop {
             let is_removed = self.check_target(&link, &info)?;
@@ -300,7 +304,7 @@ impl AttachRequest<'_> {
                 }
             }
         };
-        Ok(match self.update(&link, &info)? {
+        Ok(match self.update(&link, &info, lock)? {
             Ok(attachment) => Ok(Attached {
                 link,
                 attachment,
@@ -311,7 +315,12 @@ impl AttachRequest<'_> {
         })
     }
 
-    fn update(&self, link: &Link, info: &LinkInfo) -> Result<Result<Attachment, StaleReason>> {
+    fn update(
+        &self,
+        link: &Link,
+        info: &LinkInfo,
+        lock: Option<&ByteLock>,
+    ) -> Result<Result<Attachment, StaleReason>> {
         let old_prog_id = info.prog_id;
         if old_prog_id != self.prog_id {
             return match link.update_known(info, self.prog) {
@@ -328,7 +337,7 @@ impl AttachRequest<'_> {
         }
         // A process that was killed while it replaced the link has left the old one attached.
         if has_no_update(info.link_type) {
-            let _ = self.dir.remove_leftovers();
+            let _ = self.dir.remove_leftovers_holding(lock);
         }
         Ok(Ok(Attachment::Unchanged))
     }
@@ -367,18 +376,18 @@ impl AttachRequest<'_> {
         // Declared before the lock, to be dropped after it: the kernel takes long to detach a link.
         let stale;
         let lock = self.dir.lock_swap_for(PATIENCE);
-        let _lock = lock.map_err(|reason| self.replace_error(reason))?;
+        let lock = lock.map_err(|reason| self.replace_error(reason))?;
         let Some(found) = self.open()? else {
             // ENOENT also comes from a dangling symbolic link, which must not be replaced.
             self.dir.refuse_link(self.name)?;
-            return self.attach_new();
+            return self.attach_new(&lock);
         };
-        stale = match self.reuse(found)? {
+        stale = match self.reuse(found, Some(&lock))? {
             Ok(attached) => return Ok(Attempt::Done(attached)),
             Err(stale) => stale,
         };
         // The link of a process that was killed at this point may occupy the target.
-        let _ = self.dir.remove_leftovers();
+        let _ = self.dir.remove_leftovers_holding(Some(&lock));
         match self.create(true) {
             Ok(link) => {
                 let attachment = match stale.reason {
@@ -404,11 +413,11 @@ impl AttachRequest<'_> {
     }
 
     /// Attaches the program and pins the link under a free name.
-    fn attach_new(&self) -> Result<Attempt<Attached<Link>, Error>> {
+    fn attach_new(&self, lock: &ByteLock) -> Result<Attempt<Attached<Link>, Error>> {
         let link = match self.create(false) {
             Ok(link) => link,
             Err(error) if is_occupied(&error) => {
-                let _ = self.dir.remove_leftovers();
+                let _ = self.dir.remove_leftovers_holding(Some(lock));
                 return Ok(Attempt::Retry(error));
             }
             Err(error) => return Err(error),
