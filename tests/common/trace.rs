@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, exit};
 use std::thread::sleep;
 use std::time::Duration;
 
 use bpf_pin::abi;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::Outcome;
 use crate::stops::left_out;
@@ -297,6 +299,13 @@ impl Tracee {
             Some(status) if libc::WIFEXITED(status) => Ok(libc::WEXITSTATUS(status) as u8),
             status => Err(io::Error::other(format!("ended with status {status:?}"))),
         }
+    }
+
+    /// Duplicates a descriptor of the child, as a process has it that the child has forked. Linux 5.6.
+    pub fn duplicate(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        let pid = Pid::from_raw(self.pid).expect("a process");
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(pidfd_getfd(process, fd, PidfdGetfdFlags::empty())?)
     }
 
     /// Kills the child and waits until its descriptors and locks are released.

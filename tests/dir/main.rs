@@ -2,8 +2,10 @@
 
 mod bulk_removal;
 mod create;
-mod held_directory;
+mod displaced;
+mod forked_names;
 mod gaps;
+mod held_directory;
 mod helpers;
 mod interleavings;
 mod kill;

@@ -30,8 +30,7 @@ impl PinDir {
     /// them). Keep it open until no program uses it.
     ///
     /// If the process is killed before the rename, the temporary pin is left for
-    /// [`remove_leftovers`](Self::remove_leftovers). If the process had forked, its children must have ended,
-    /// too.
+    /// [`remove_leftovers`](Self::remove_leftovers), which says when forked processes delay that.
     ///
     /// # Errors
     ///
@@ -84,7 +83,8 @@ impl PinDir {
     /// # Races
     ///
     /// Calls in one directory exclude each other with a lock of their own, which is unrelated to
-    /// [`lock`](Self::lock). Of several calls with the same `expected`, one succeeds.
+    /// [`lock`](Self::lock). Of several calls with the same `expected`, one succeeds. If a process is killed
+    /// during a call, the lock is free when its forked children have ended, too.
     ///
     /// Other writers of the name are not excluded. From Linux 5.17 on the two pins change places, and then
     /// the old one is checked. If another process replaced the pin meanwhile, the two change places again,

@@ -91,7 +91,8 @@ impl PinDir {
     /// # Races
     ///
     /// Calls in one directory exclude each other with an internal lock, which is not
-    /// [`lock`](Self::lock). Of any number of processes one attaches, and the others get its link.
+    /// [`lock`](Self::lock). Of any number of processes one attaches, and the others get its link. If a process
+    /// is killed with the lock, it is free when the process's forked children have ended, too.
     ///
     /// If a process without this lock pins a link first, or replaces the pin, the new link is dropped and
     /// the other one is used. From Linux 5.17 on the two pins are exchanged (`RENAME_EXCHANGE`), and

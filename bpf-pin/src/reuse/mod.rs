@@ -129,7 +129,8 @@ impl PinDir {
     ///
     /// A map is pinned under the lock that [`replace_if`](Self::replace_if) takes, so that a concurrent
     /// `replace_if` does not mistake the new map for the one it replaces. In a directory that this user may
-    /// write to but not read there is no lock, and this race remains.
+    /// write to but not read there is no lock, and this race remains. If a process is killed with the lock or
+    /// during a migration, it is free when the process's forked children have ended, too.
     ///
     /// # System calls
     ///
