@@ -6,6 +6,7 @@ mod detached;
 mod ensure;
 mod failures;
 mod instance;
+mod interleavings;
 mod old_kernels;
 mod options;
 mod statmount;

@@ -91,6 +91,11 @@ impl Bpffs {
     /// be read, it mounts without the lock. If the new mount then turns out to cover another, it is removed
     /// again, with any mount that was mounted on top of it in that moment.
     ///
+    /// The kernel cannot mount only if nothing is mounted. If the process is killed after it has mounted
+    /// without the lock, and before it has removed a mount that covers another, both stay. The upper bpffs
+    /// hides the pins of the lower one: [`inspect`](Self::inspect) lists it in `covers`, and
+    /// [`unmount`](Self::unmount) of the upper one shows it again.
+    ///
     /// An existing bpffs that covers another may be about to be removed that way. It is returned only once it
     /// has existed for five seconds.
     ///

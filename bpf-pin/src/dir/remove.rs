@@ -48,8 +48,9 @@ impl PinDir {
     ///
     /// # Races
     ///
-    /// The kernel cannot check what it renames. If another process puts a pin under the name during the
-    /// call, the pin gets its name back.
+    /// The kernel cannot check what it renames. A directory that another process puts under the name during
+    /// the call, such as a set that it publishes, is removed. If it puts a pin there, the pin gets its name
+    /// back.
     ///
     /// If this process is killed meanwhile, the remains have a hidden name, and
     /// [`remove_leftovers`](Self::remove_leftovers) of this directory removes them. A pin of another process
