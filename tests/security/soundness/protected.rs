@@ -75,7 +75,8 @@ fn place(start: usize, layout: Layout) -> (Range<usize>, usize) {
 // time, which is aligned and within its pages. Nothing here allocates.
 unsafe impl GlobalAlloc for Protected {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let is_on = IS_ON.try_with(Cell::get).unwrap_or(false);
+        // The report of a panic takes much memory.
+        let is_on = IS_ON.try_with(Cell::get).unwrap_or(false) && !std::thread::panicking();
         if !is_on || layout.size() == 0 || layout.align() > page() {
             // SAFETY: as the caller promises.
             return unsafe { System.alloc(layout) };
