@@ -2,20 +2,18 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use bpf_pin_sys::Version;
 
 use crate::process::Capability;
 use crate::procfs::ShadowedBpffs;
-use crate::types::{
-    Access, AttachType, Command, FileSystem, Identity, Kind, LinkType, MapType, ProgType,
-};
+use crate::types::{Access, AttachType, Command, FileSystem, Identity, Kind, MapType, ProgType};
 
+use super::errno::Name;
 use super::escaped::{Escaped, escaped_path};
-use super::sentence;
-use super::{LinkMismatch, Mismatch};
+use super::sentence::{self, Device};
+use super::{LinkMismatch, Mismatch, ObjectType};
 
 /// The proven explanation of a failure, as [`Error::cause`](crate::Error::cause) returns it.
 ///
@@ -541,7 +539,7 @@ pub enum Cause {
         mount_id: u64,
     },
     /// Another bpffs is now mounted there.
-    #[error(fmt = sentence::another_instance)]
+    #[error("another bpffs is there (device {}, expected {})", Device(*.found), Device(*.expected))]
     AnotherInstance {
         /// The `st_dev` of the expected one.
         expected: u64,
@@ -626,7 +624,7 @@ pub enum Cause {
     #[error("the other side closed the connection")]
     PeerClosed,
     /// The other side of the handshake refused the request.
-    #[error(fmt = sentence::peer_refused)]
+    #[error("the other side refused: {}", Name(*.errno))]
     PeerRefused {
         /// The errno that it sent.
         errno: i32,
@@ -678,26 +676,4 @@ pub enum Cause {
         /// The problem: "must be 4", "is 0o177777, and the limit is 0o7777".
         problem: Cow<'static, str>,
     },
-}
-
-/// The type of a map, program or link, as in "links of type iter".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ObjectType {
-    /// A map type.
-    Map(MapType),
-    /// A program type.
-    Prog(ProgType),
-    /// A link type.
-    Link(LinkType),
-}
-
-impl fmt::Display for ObjectType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Map(map_type) => write!(f, "maps of type {map_type}"),
-            Self::Prog(prog_type) => write!(f, "programs of type {prog_type}"),
-            Self::Link(link_type) => write!(f, "links of type {link_type}"),
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::path::{InteriorNul, InvalidComponent, NAME_MAX, PATH_MAX};
 use crate::procfs::ids::UnmappedId;
 
-use super::cause::{Cause, ObjectType};
+use super::{Cause, ObjectType};
 
 impl Cause {
     pub(crate) fn invalid(what: &'static str, problem: impl Into<Cow<'static, str>>) -> Self {

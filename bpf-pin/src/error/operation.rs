@@ -274,25 +274,4 @@ impl Operation {
                 | Self::Chown
         )
     }
-
-    /// Returns true if it is done to a map that has no path here.
-    pub(super) fn is_of_map(self) -> bool {
-        let is_of_element = matches!(
-            self,
-            Self::Elements
-                | Self::Lookup
-                | Self::Update
-                | Self::Delete
-                | Self::LookupAndDelete
-                | Self::NextKey
-        );
-        is_of_element || self.is_batch() || matches!(self, Self::Freeze | Self::Mmap)
-    }
-
-    pub(super) fn is_batch(self) -> bool {
-        matches!(
-            self,
-            Self::LookupBatch | Self::LookupAndDeleteBatch | Self::UpdateBatch | Self::DeleteBatch
-        )
-    }
 }

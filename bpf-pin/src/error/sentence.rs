@@ -236,14 +236,6 @@ pub(super) fn not_the_root(
     }
 }
 
-pub(super) fn another_instance(expected: &u64, found: &u64, f: &mut Formatter<'_>) -> Result {
-    let (expected, found) = (Device(*expected), Device(*found));
-    write!(
-        f,
-        "another bpffs is there (device {found}, expected {expected})"
-    )
-}
-
 pub(super) fn in_use(mounted: &Option<PathBuf>, f: &mut Formatter<'_>) -> Result {
     match mounted {
         Some(path) => write!(f, "it is in use: something is mounted at {}", escaped_path(path)),
@@ -251,10 +243,6 @@ pub(super) fn in_use(mounted: &Option<PathBuf>, f: &mut Formatter<'_>) -> Result
             "it is in use: a file or directory in it is open, or a process has its working directory there",
         ),
     }
-}
-
-pub(super) fn peer_refused(errno: &i32, f: &mut Formatter<'_>) -> Result {
-    write!(f, "the other side refused: {}", Name(*errno))
 }
 
 pub(super) fn option_ignored(

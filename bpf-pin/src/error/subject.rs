@@ -72,7 +72,6 @@ impl Subject {
         f.write_str(verb)?;
         match self {
             Self::None if operation == Operation::FromFd => f.write_str(" an object"),
-            Self::None if operation.is_of_map() => f.write_str(" a map"),
             Self::None => Ok(()),
             Self::Path(path) => write!(f, "{before} {}", escaped_path(path)),
             Self::Paths(path, second) => {

@@ -61,16 +61,16 @@ pub(crate) fn covers_a_bpffs(fd: BorrowedFd<'_>) -> Option<bool> {
 }
 
 /// `struct statmount` and its strings.
-struct StatMount([u64; StatMount::WORDS]);
+struct StatMount([u8; StatMount::SIZE]);
 
 impl StatMount {
-    const WORDS: usize = 8 * 1024 / size_of::<u64>();
+    const SIZE: usize = 8 * 1024;
 
     fn of(id: u64) -> Option<Self> {
         if is_filtered() {
             return None;
         }
-        let mut this = Self([0; Self::WORDS]);
+        let mut this = Self([0; Self::SIZE]);
         sys::statmount(id, REQUIRED | MNT_OPTS | FS_SUBTYPE, &mut this.0).ok()?;
         // A mount that this process cannot reach has no mount point.
         let is_complete = this.mask() & REQUIRED == REQUIRED && !this.string(108).is_empty();
@@ -78,11 +78,13 @@ impl StatMount {
     }
 
     fn u32(&self, at: usize) -> u32 {
-        bytemuck::cast_slice(&self.0)[at / 4]
+        let bytes = self.0[at..].first_chunk();
+        bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
     }
 
     fn u64(&self, at: usize) -> u64 {
-        self.0[at / 8]
+        let bytes = self.0[at..].first_chunk();
+        bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
     }
 
     /// `mask`: the fields that are present.
@@ -97,8 +99,7 @@ impl StatMount {
 
     /// The string that the field at this offset refers to.
     fn string(&self, at: usize) -> &[u8] {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.0);
-        let strings = bytes[STRINGS..].get(self.u32(at) as usize..);
+        let strings = self.0[STRINGS..].get(self.u32(at) as usize..);
         let string = strings.and_then(|strings| CStr::from_bytes_until_nul(strings).ok());
         string.map_or(b"", CStr::to_bytes)
     }

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::error::{Cause, Error, ObjectType, Operation, Result};
+use crate::error::{Cause, Error, ObjectType, Operation, Result, Subject};
 use crate::map::{ElemFlags, Elements, Map};
-use crate::types::MapType;
+use crate::types::{Kind, MapType};
 
 use super::migrate::Migrate;
 use super::retry::{Attempt, retry};
@@ -134,7 +134,7 @@ struct Chunk {
 
 impl<'a, 'f> Copy<'a, 'f> {
     pub(super) fn new(old: &'a Map, new: &'a Map, migrate: &'a mut Migrate<'f>) -> Result<Self> {
-        let fail = |cause| Error::new(Operation::Elements, cause);
+        let fail = |cause| Error::new(Operation::Elements, cause).of(Subject::Kind(Kind::Map));
         let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
         for map_type in [old_type, new_type] {
             if !has_plain_entries(map_type) {

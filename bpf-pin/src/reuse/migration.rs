@@ -6,10 +6,10 @@ use std::fmt;
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 
 use crate::dir::{ByteLock, PinDir};
-use crate::error::{Cause, Error, Failed, Operation, Result};
+use crate::error::{Cause, Error, Failed, Operation, Result, Subject};
 use crate::map::Map;
 use crate::path::Component;
-use crate::types::Identity;
+use crate::types::{Identity, Kind};
 
 use super::copy::{Entries, check_sizes};
 use super::counters::{self, Adder, Counters};
@@ -362,7 +362,8 @@ impl State {
     }
 
     fn merge_error(&self, cause: Cause) -> Error {
-        self.while_migrating(Error::new(Operation::Elements, cause))
+        let error = Error::new(Operation::Elements, cause);
+        self.while_migrating(error.of(Subject::Kind(Kind::Map)))
     }
 
     fn while_migrating(&self, error: Error) -> Error {

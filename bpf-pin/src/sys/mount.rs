@@ -21,7 +21,7 @@ const SYS_STATMOUNT: Option<libc::c_long> = if cfg!(any(
 
 /// `statmount(2)`: writes the `wanted` fields of the mount with this unique id, in this mount namespace, to
 /// `buffer`. Linux 6.8.
-pub(crate) fn statmount(mount_id: u64, wanted: u64, buffer: &mut [u64]) -> Result<()> {
+pub(crate) fn statmount(mount_id: u64, wanted: u64, buffer: &mut [u8]) -> Result<()> {
     /// `struct mnt_id_req` in its first version.
     #[repr(C)]
     struct Request {
@@ -44,7 +44,7 @@ pub(crate) fn statmount(mount_id: u64, wanted: u64, buffer: &mut [u64]) -> Resul
             number,
             ptr::from_ref(&request),
             buffer.as_mut_ptr(),
-            size_of_val(buffer),
+            buffer.len(),
             0,
         )
     };
