@@ -184,10 +184,12 @@ const OLD: &str = "old-";
 
 /// The name for the old map after a migration of `name` to the map with this id.
 pub(crate) fn backup_name(name: &Component, id: u32) -> Result<Component, Cause> {
-    let stem = Component::format(format_args!("{PREFIX}{OLD}{id:08x}-"));
-    let length = stem.as_bytes().len() + name.as_bytes().len();
-    let backup = stem.with_suffix(name.as_bytes());
-    backup.ok_or_else(|| Cause::name_too_long(length))
+    let mut backup = Component::format(format_args!("{PREFIX}{OLD}{id:08x}-"));
+    let length = backup.as_bytes().len() + name.as_bytes().len();
+    match backup.push(name.as_bytes()) {
+        Some(()) => Ok(backup),
+        None => Err(Cause::name_too_long(length)),
+    }
 }
 
 /// The name that was migrated, and the id of the new map.

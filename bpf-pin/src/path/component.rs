@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, OsStr, OsString};
-use std::fmt;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 
 use rustix::path::Arg;
 
@@ -16,71 +14,21 @@ pub(crate) const NAME_MAX: usize = 255;
 /// The longest path, without its NUL.
 pub(crate) const PATH_MAX: usize = 4095;
 
-/// A NUL-terminated name, stored inline.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Component<const ROOM: usize = 256>(InlineCStr<ROOM>);
+/// A name, stored inline.
+pub(crate) type Component<const ROOM: usize = 256> = InlineCStr<ROOM>;
 
 impl Component {
     /// Checks that bpffs accepts the name.
     pub(crate) fn new(name: &OsStr) -> Result<Self, InvalidComponent> {
-        let checked = checked(name)?;
-        InlineCStr::new(checked)
-            .map(Self)
-            .ok_or_else(|| invalid(name))
+        Self::of(checked(name)?).ok_or_else(|| invalid(name))
     }
 }
 
 impl<const ROOM: usize> Component<ROOM> {
-    /// A name that the kernel returned. It may hold a '.', as the names of the kernel's own files do.
+    /// A name that the kernel returned, which has no NUL and at most 255 bytes. It may hold a '.', as the
+    /// names of the kernel's own files do.
     pub(crate) fn of_entry(name: &[u8]) -> Self {
-        // Names that the kernel returns have no NUL and at most 255 bytes.
-        Self(InlineCStr::new(name).unwrap_or_default())
-    }
-
-    /// A formatted name, truncated if it does not fit.
-    pub(crate) fn format(arguments: fmt::Arguments<'_>) -> Self {
-        Self::default().with(arguments)
-    }
-
-    /// This name with formatted text appended, truncated if it does not fit.
-    pub(crate) fn with(mut self, arguments: fmt::Arguments<'_>) -> Self {
-        let _ = fmt::Write::write_fmt(&mut self.0, arguments);
-        self
-    }
-
-    /// This name with `suffix` appended, or `None` if that does not fit.
-    pub(crate) fn with_suffix(mut self, suffix: &[u8]) -> Option<Self> {
-        self.0.push(suffix).map(|()| self)
-    }
-
-    pub(crate) fn as_c_str(&self) -> &CStr {
-        self.0.as_c_str()
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-
-    pub(crate) fn as_os_str(&self) -> &OsStr {
-        OsStr::from_bytes(self.as_bytes())
-    }
-}
-
-impl<const ROOM: usize> AsRef<CStr> for Component<ROOM> {
-    fn as_ref(&self) -> &CStr {
-        self.as_c_str()
-    }
-}
-
-impl<const ROOM: usize> AsRef<Path> for Component<ROOM> {
-    fn as_ref(&self) -> &Path {
-        Path::new(self.as_os_str())
-    }
-}
-
-impl<const ROOM: usize> fmt::Debug for Component<ROOM> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_os_str().fmt(f)
+        Self::of(name).unwrap_or_default()
     }
 }
 

@@ -28,10 +28,21 @@ impl<const ROOM: usize> InlineCStr<ROOM> {
     };
 
     /// `None` if the text is too long. It must not hold a NUL.
-    pub(crate) fn new(text: &[u8]) -> Option<Self> {
+    pub(crate) fn of(text: &[u8]) -> Option<Self> {
         let mut this = Self::default();
         this.push(text)?;
         Some(this)
+    }
+
+    /// A formatted text, truncated if it does not fit.
+    pub(crate) fn format(arguments: fmt::Arguments<'_>) -> Self {
+        Self::default().with(arguments)
+    }
+
+    /// This text with another appended, truncated if it does not fit.
+    pub(crate) fn with(mut self, arguments: fmt::Arguments<'_>) -> Self {
+        let _ = fmt::Write::write_fmt(&mut self, arguments);
+        self
     }
 
     /// Appends `text`, or nothing if it does not fit.
@@ -51,6 +62,28 @@ impl<const ROOM: usize> InlineCStr<ROOM> {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len.into()]
+    }
+
+    pub(crate) fn as_os_str(&self) -> &OsStr {
+        OsStr::from_bytes(self.as_bytes())
+    }
+}
+
+impl<const ROOM: usize> AsRef<CStr> for InlineCStr<ROOM> {
+    fn as_ref(&self) -> &CStr {
+        self.as_c_str()
+    }
+}
+
+impl<const ROOM: usize> AsRef<Path> for InlineCStr<ROOM> {
+    fn as_ref(&self) -> &Path {
+        Path::new(self.as_os_str())
+    }
+}
+
+impl<const ROOM: usize> fmt::Debug for InlineCStr<ROOM> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_os_str().fmt(f)
     }
 }
 
@@ -99,7 +132,7 @@ impl Pathname {
     }
 
     fn of_bytes(bytes: &[u8]) -> Self {
-        match InlineCStr::new(bytes) {
+        match InlineCStr::of(bytes) {
             Some(text) => Self::Inline(text),
             None => Self::Heap(CString::new(bytes).unwrap_or_default()),
         }
@@ -150,12 +183,12 @@ mod tests {
     fn a_text_ends_with_a_nul_and_fits_the_buffer() {
         for len in [0, 1, 7, 8, 254, 255] {
             let bytes = vec![b'x'; len];
-            let text = <InlineCStr>::new(&bytes).unwrap();
+            let text = <InlineCStr>::of(&bytes).unwrap();
             assert_eq!(text.as_bytes(), bytes);
             assert_eq!(text.as_c_str().to_bytes(), bytes);
         }
-        assert!(<InlineCStr>::new(&[b'x'; 256]).is_none());
-        let mut text = InlineCStr::<8>::new(b"12345").unwrap();
+        assert!(<InlineCStr>::of(&[b'x'; 256]).is_none());
+        let mut text = InlineCStr::<8>::of(b"12345").unwrap();
         assert_eq!(text.push(b"678"), None);
         assert_eq!(text.push(b"67"), Some(()));
         assert_eq!(text.as_c_str(), c"1234567");
