@@ -362,11 +362,7 @@ fn a_failed_creation_keeps_directories_in_use() -> Outcome {
                 scope.spawn(|| {
                     start.wait();
                     let error = unwrap_err(PinDir::create(&bad, 0o700));
-                    let is_expected = matches!(
-                        error.cause(),
-                        Some(Cause::Dot { .. } | Cause::Removed { .. })
-                    );
-                    assert!(is_expected, "{error}");
+                    assert_cause_matches!(error, Cause::Dot { .. } | Cause::Removed { .. });
                 });
             }
             let create = || {

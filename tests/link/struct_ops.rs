@@ -74,11 +74,7 @@ fn a_map_without_the_link_flag_registers_itself() -> Outcome {
     let bare = bpf_pin::MapSpec::new(MapType::STRUCT_OPS, 4, ops.value_size, 1)
         .btf_vmlinux_value_type_id(ops.value_type);
     let error = bare.create().expect_err("no BTF object");
-    let is_btf = matches!(
-        error.cause(),
-        Some(Cause::InvalidArgument { what: "btf", .. })
-    );
-    assert!(is_btf, "{error}");
+    assert_cause_matches!(error, Cause::InvalidArgument { what: "btf", .. });
     Ok(())
 }
 

@@ -451,10 +451,7 @@ fn check_per_cpu_batches<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
         1
     } else {
         let error = view.take(&50).expect_err("no such command");
-        assert!(
-            matches!(error.cause(), Some(Cause::Unsupported { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::Unsupported { .. });
         0
     };
     let (mut drain, mut count) = (view.drain(), 0);

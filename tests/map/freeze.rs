@@ -110,15 +110,12 @@ fn freezing_without_cap_bpf_depends_on_the_kernel() -> Outcome {
         }
         let error = map.freeze().expect_err("no capability");
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-        assert!(
-            matches!(
-                error.cause(),
-                Some(Cause::MissingCapability {
-                    capability: Capability::Bpf,
-                    ..
-                })
-            ),
-            "{error}"
+        assert_cause_matches!(
+            error,
+            Cause::MissingCapability {
+                capability: Capability::Bpf,
+                ..
+            }
         );
         Ok(())
     })

@@ -51,15 +51,12 @@ fn valid_names_are_reported_by_info() -> Outcome {
 fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
         let error = array().name(bad).create().expect_err("an invalid name");
-        assert!(
-            matches!(
-                error.cause(),
-                Some(Cause::InvalidArgument {
-                    what: "the name",
-                    ..
-                })
-            ),
-            "{error}"
+        assert_cause_matches!(
+            error,
+            Cause::InvalidArgument {
+                what: "the name",
+                ..
+            }
         );
         assert_eq!(error.operation(), Operation::CreateMap);
         assert_eq!(error.raw_os_error(), None);
@@ -198,9 +195,7 @@ fn a_map_of_maps_has_an_inner_map() -> Outcome {
         assert_eq!(error.operation(), Operation::CreateMap);
         let error = spec.create().expect_err("no template");
         let what = "inner_map";
-        assert!(
-            matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
-        );
+        assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
     }
     Ok(())
 }
@@ -331,13 +326,13 @@ fn the_id_of_a_closed_map_is_unknown() -> Outcome {
 fn opening_by_id_as_a_user_fails() -> Outcome {
     let error = Map::from_id(1).expect_err("a missing capability");
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::MissingCapability {
+    assert_cause_matches!(
+        error,
+        Cause::MissingCapability {
             capability: Capability::SysAdmin,
             ..
-        })
-    ));
+        }
+    );
     assert_eq!(error.operation(), Operation::FromId);
     Ok(())
 }

@@ -279,9 +279,7 @@ fn every_type_of_the_kernel_can_be_created() -> Outcome {
             if row.is_of_maps() {
                 let error = derived.create().expect_err("no inner map");
                 let what = "inner_map";
-                assert!(
-                    matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
-                );
+                assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
             }
             row.create_as(derived)
         })?;

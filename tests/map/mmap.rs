@@ -260,14 +260,13 @@ fn other_maps_are_rejected() -> Outcome {
 fn values_of_other_sizes_are_rejected() -> Outcome {
     fn assert_rejected<T: Atom>(value_size: u32) -> Outcome {
         let error = array(value_size, 4)?.mmap::<T>().expect_err("no multiple");
-        let is_size = matches!(
-            error.cause(),
-            Some(Cause::InvalidArgument {
+        assert_cause_matches!(
+            error,
+            Cause::InvalidArgument {
                 what: "value_size",
                 ..
-            })
+            }
         );
-        assert!(is_size, "{error}");
         assert_eq!(error.raw_os_error(), None);
         Ok(())
     }

@@ -433,10 +433,7 @@ fn check_without_sys() -> Outcome {
                 .expect_err("an unknown number"),
             map.elements::<[u8], [u8]>().expect_err("an unknown number"),
         ] {
-            assert!(
-                matches!(error.cause(), Some(Cause::PossibleCpus { problem: p }) if p.contains(problem)),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::PossibleCpus { problem: p } if p.contains(problem));
         }
     };
     unknown("another is mounted there");

@@ -194,7 +194,7 @@ fn objects_of_the_wrong_kind_are_rejected() -> Outcome {
     #[track_caller]
     fn assert_unsupported_type<T>(result: Result<T, bpf_pin::Error>) {
         let error = result.err().expect("another kind of map");
-        assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+        assert_cause_matches!(error, Cause::UnsupportedType { .. });
         assert_eq!(error.raw_os_error(), None);
     }
 

@@ -213,14 +213,14 @@ fn a_failed_view_returns_the_map() -> Outcome {
     assert_eq!(failed.error().operation(), Operation::Elements);
     assert_eq!(failed.to_string(), failed.error().to_string());
     let (pinned, error) = failed.into_parts();
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::Size {
+    assert_cause_matches!(
+        error,
+        Cause::Size {
             what: "key",
             expected: 4,
             found: 8
-        })
-    ));
+        }
+    );
     let failed =
         bpf_pin::map::Elements::<u32, PerCpu<u64>, _>::new(pinned).expect_err("one for all");
     let pinned = failed.into_object();

@@ -215,11 +215,7 @@ fn other_descriptors_are_rejected_and_returned() -> Outcome {
         let (fd, _) = assert_rejected::<Map>(fd);
         let (fd, _) = assert_rejected::<Prog>(fd);
         let (_, error) = assert_rejected::<Link>(fd);
-        let found = matches!(
-            error.cause(),
-            Some(Cause::WrongDescriptor { found: Some(_), .. })
-        );
-        assert!(found, "{error}");
+        assert_cause_matches!(error, Cause::WrongDescriptor { found: Some(_), .. });
     }
     let (_, error) = assert_rejected::<Map>(File::open("/dev/null")?.into());
     assert_eq!(error.operation(), Operation::FromFd);

@@ -126,10 +126,7 @@ fn features_match_the_outcomes() -> Outcome {
             assert_eq!((root.uid(), root.gid()), (1234, 4321));
         }
         Err(error) => {
-            assert!(
-                matches!(error.cause(), Some(Cause::OptionIgnored { .. })),
-                "{error:?}"
-            );
+            assert_cause_matches!(error, Cause::OptionIgnored { .. });
         }
     }
 

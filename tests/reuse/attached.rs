@@ -126,10 +126,7 @@ fn a_link_of_a_device_that_this_namespace_lacks_is_elsewhere() -> Outcome {
             dir.open_or_attach("pod", spec, &prog)?;
             let error = in_network_namespace(|| dir.open_or_attach("pod", spec, &prog));
             let error = error.expect_err("elsewhere");
-            assert!(
-                matches!(error.cause(), Some(Cause::OtherNetns { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::OtherNetns { .. });
             dir.unlink("pod")?;
         }
         Ok(())
@@ -377,10 +374,7 @@ fn a_control_group_that_was_removed_and_created_again_is_attached_to() {
             dir.open_or_attach("link", &spec, &prog)
         });
         let error = error.expect_err("not verified");
-        assert!(
-            matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
         assert_eq!(dir.identity("link")?.id, old.id()?);
 
         let new = dir.open_or_attach("link", &spec, &prog)?;
@@ -412,10 +406,7 @@ fn a_link_of_another_control_group_stays_there() -> Outcome {
         let made = dir.open_or_attach("link", &LinkSpec::cgroup(&file, EGRESS), &prog)?;
         let error = dir.open_or_attach("link", &LinkSpec::cgroup(&elsewhere, EGRESS), &prog);
         let error = error.expect_err("another group");
-        assert!(
-            matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
         assert_eq!(dir.identity("link")?.id, made.link.id()?);
         Ok(())
     })

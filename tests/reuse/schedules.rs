@@ -126,7 +126,7 @@ fn a_link_pinned_during_relinking_is_kept() {
     assert!(names.is_empty(), "{names:?}");
 }
 
-/// While it waits for the lock it holds no other, at any stop.
+/// A waiter holds no lock while it waits, at any stop.
 #[common::test_alone(EXCHANGE)]
 fn a_stopped_waiter_does_not_block_others() {
     for stops in 0..16 {

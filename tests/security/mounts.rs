@@ -59,10 +59,7 @@ fn assert_mount_point<T>(result: Result<T, impl Into<Error>>, errno: i32) {
         panic!("it was done");
     };
     let error = error.into();
-    assert!(
-        matches!(error.cause(), Some(Cause::MountPoint { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::MountPoint { .. });
     assert_eq!(error.raw_os_error(), Some(errno), "{error}");
 }
 
@@ -118,11 +115,7 @@ fn beneath() -> Outcome {
             );
         } else {
             for error in [made.unwrap_err(), opened.unwrap_err()] {
-                let is_explained = matches!(
-                    error.cause(),
-                    Some(Cause::NotBpffs { found, .. }) if found.magic() == TMPFS
-                );
-                assert!(is_explained, "{error}");
+                assert_cause_matches!(error, Cause::NotBpffs { found, .. } if found.magic() == TMPFS);
             }
             assert_eq!(fs::read_dir(&path)?.count(), 0);
         }
@@ -190,10 +183,7 @@ fn names() -> Outcome {
         .collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     for error in errors {
-        assert!(
-            matches!(error.cause(), Some(Cause::MountPoint { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::MountPoint { .. });
     }
     let entries = walked
         .iter()
@@ -253,10 +243,7 @@ fn leftover() -> Outcome {
     assert_eq!(report.restored, [""; 0]);
     assert!(report.failed.len() >= 3, "{report:?}");
     for error in &report.failed {
-        assert!(
-            matches!(error.cause(), Some(Cause::MountPoint { .. })),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::MountPoint { .. });
     }
     assert_eq!(
         pinned_identity(&other.path().join("theirs")),

@@ -35,10 +35,7 @@ fn assert_link<T>(result: Result<T, impl Into<Error>>) {
         panic!("a symbolic link was followed");
     };
     let error = error.into();
-    assert!(
-        matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::SymbolicLink { .. });
 }
 
 #[common::test(PINS)]
@@ -67,10 +64,7 @@ fn symbolic_links_are_not_followed() -> Outcome {
             dir.rename("ours", name).unwrap_err(),
             dir.link("ours", name).unwrap_err(),
         ] {
-            assert!(
-                matches!(error.cause(), Some(Cause::Exists { .. })),
-                "{error}"
-            );
+            assert_cause_matches!(error, Cause::Exists { .. });
         }
         // A link is neither a pin nor a directory.
         dir.get::<Link>(name).unwrap_err();

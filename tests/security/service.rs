@@ -111,14 +111,13 @@ fn bpf_alone(unit: &Unit, directory: &Path) -> Outcome {
         let error = example::start(directory, "lo").expect_err("it may not load for XDP");
         *error.downcast::<Error>().expect("an error of the library")
     });
-    let lacks = matches!(
-        error.cause(),
-        Some(Cause::MissingCapability {
+    assert_cause_matches!(
+        error,
+        Cause::MissingCapability {
             capability: Capability::NetAdmin,
             ..
-        })
+        }
     );
-    assert!(lacks, "{error}");
     let app = PinDir::open(directory)?;
     assert_eq!(app.metadata("packets")?.uid(), USER);
     assert!(

@@ -179,17 +179,11 @@ fn names_planted_by_a_user_do_not_affect_root() -> Outcome {
     })?;
     // The name holds the user's pin.
     let error = root.unpin(&fixture.ours, "name").unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Replaced { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Replaced { .. });
     let error = root
         .replace_if(&fixture.new, "name", fixture.ours.identity()?)
         .unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::Replaced { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::Replaced { .. });
     // Root may replace it.
     root.replace(&fixture.ours, "name")?;
     assert_eq!(root.metadata("name")?.uid(), 0);
@@ -311,10 +305,7 @@ fn a_replaced_symbolic_link_does_not_pass_on_its_owner() -> Outcome {
         "root's pin is the user's: {stat:?}"
     );
     let error = kept.unwrap_err();
-    assert!(
-        matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
-        "{error}"
-    );
+    assert_cause_matches!(error, Cause::SymbolicLink { .. });
     assert_eq!(tree(&fixture.root), before);
     Ok(())
 }

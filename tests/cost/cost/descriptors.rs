@@ -109,7 +109,7 @@ fn failing_dir_calls(fixture: &Fixture) {
         drop(set.publish().unwrap_err());
         let other = dir.identity("prog").unwrap();
         let error = dir.replace_if(map, "map", other).unwrap_err();
-        assert!(matches!(error.cause(), Some(Cause::Replaced { .. })));
+        assert_cause_matches!(error, Cause::Replaced { .. });
         dir.unpin(prog, "map").unwrap_err();
     }
     let names = ["full", "link", "map", "prog", "sub", "symlink"];

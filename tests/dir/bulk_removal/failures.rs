@@ -164,11 +164,7 @@ fn leftovers_of_another_user_are_reported() -> Outcome {
         assert_eq!(sorted(&report.removed), [leftover(3, 0)]);
         assert_eq!(report.failed.len(), 2, "{:?}", report.failed);
         for error in &report.failed {
-            let is_typed = matches!(
-                error.cause(),
-                Some(Cause::Sticky { .. } | Cause::Blocked { .. })
-            );
-            assert!(is_typed, "{error}");
+            assert_cause_matches!(error, Cause::Sticky { .. } | Cause::Blocked { .. });
         }
         Ok(())
     })?;

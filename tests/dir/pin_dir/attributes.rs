@@ -190,8 +190,7 @@ fn the_id_that_means_no_change_is_rejected() -> Outcome {
         (Some(before.uid()), Some(id)),
     ] {
         let error = unwrap_err(dir.set_owner("pin", uid, gid));
-        let is_invalid = matches!(error.cause(), Some(Cause::InvalidArgument { .. }));
-        assert!(is_invalid, "{error}");
+        assert_cause_matches!(error, Cause::InvalidArgument { .. });
         assert_eq!(error.operation(), Operation::Chown);
         assert_eq!(error.path(), Some(&*fs.at("pin")));
         assert_eq!(error.raw_os_error(), None);

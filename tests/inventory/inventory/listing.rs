@@ -256,11 +256,7 @@ fn a_user_gets_readable_pins_and_errors_for_the_others() -> Outcome {
             };
             let blocked = |error: &Error, at: &Path, wants: &str| {
                 assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
-                assert!(
-                    matches!(error.cause(), Some(Cause::Blocked { path, wanted, uid: 0, .. })
-                        if path == at && *wanted == wants),
-                    "{error:?}"
-                );
+                assert_cause_matches!(error, Cause::Blocked { path, wanted, uid: 0, .. } if path == at && *wanted == wants);
             };
             assert_eq!(in_locked.operation(), Operation::FindBpffs);
             blocked(in_locked, &locked, "search");

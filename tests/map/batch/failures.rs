@@ -96,11 +96,7 @@ fn flags_of_a_batch_are_checked() -> Outcome {
     ] {
         assert_eq!(error.elements_done(), 0, "{error:?}");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        let is_of_flags = matches!(
-            error.cause(),
-            Some(Cause::InvalidArgument { what: "flags", .. })
-        );
-        assert!(is_of_flags, "{error}");
+        assert_cause_matches!(error, Cause::InvalidArgument { what: "flags", .. });
     }
     let error = elems.lookup_into(&1, &mut 0, lock).expect_err("no lock");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));

@@ -93,14 +93,14 @@ fn an_element_of_a_hash_is_taken() -> Outcome {
         let size = bytes
             .take_into(&[1; 4], &mut [0; 7], ElemFlags::ANY)
             .expect_err("7 bytes");
-        assert!(matches!(
-            size.cause(),
-            Some(Cause::Size {
+        assert_cause_matches!(
+            size,
+            Cause::Size {
                 what: "value",
                 expected: 8,
                 found: 7
-            })
-        ));
+            }
+        );
     }
     Ok(())
 }

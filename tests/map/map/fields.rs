@@ -58,9 +58,7 @@ fn value_type_btf_must_be_of_a_module() -> Outcome {
     assert_eq!(spec.clone().flags(flag).compare(&map)?, []);
     let error = spec.flags(flag).create().expect_err("no descriptor");
     let what = "BPF_F_VTYPE_BTF_OBJ_FD";
-    assert!(
-        matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
-    );
+    assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
     assert_eq!(error.raw_os_error(), None);
     Ok(())
 }

@@ -49,10 +49,7 @@ fn an_error_names_the_violated_rule() -> Outcome {
     for bytes in [page / 2, 3 * page, page + 1] {
         let error = ring(bytes).create().expect_err("a ring of another size");
         let what = "max_entries";
-        assert!(
-            matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what),
-            "{error}"
-        );
+        assert_cause_matches!(error, Cause::InvalidArgument { what: found, .. } if *found == what);
     }
     ring(2 * page).create()?;
     Ok(())

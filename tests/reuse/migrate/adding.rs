@@ -226,28 +226,22 @@ fn adding_takes_only_the_new_map_and_its_sizes() -> Outcome {
     let (map, migration) = small_counters(&fs, 16)?;
     let other = MapSpec::of(&map)?.create()?;
     let failed = migration.commit_adding(&other, widen).unwrap_err();
-    let is_other = matches!(
-        failed.cause(),
-        Some(Cause::InvalidArgument { what: "new", .. })
-    );
-    assert!(is_other, "{failed}");
+    assert_cause_matches!(failed, Cause::InvalidArgument { what: "new", .. });
     let narrow = |key: &u32, counts: &[u32; 2]| Some((*key, *counts));
     let failed = failed
         .into_object()
         .commit_adding(&map, narrow)
         .unwrap_err();
-    let is_size = matches!(
-        failed.cause(),
-        Some(Cause::Size {
+    assert_cause_matches!(
+        failed,
+        Cause::Size {
             what: "new value",
             ..
-        })
+        }
     );
-    assert!(is_size, "{failed}");
     let wide = |key: &u32, count: &u32| Some((*key, [u64::from(*count), 0]));
     let failed = failed.into_object().commit_adding(&map, wide).unwrap_err();
-    let is_size = matches!(failed.cause(), Some(Cause::Size { what: "value", .. }));
-    assert!(is_size, "{failed}");
+    assert_cause_matches!(failed, Cause::Size { what: "value", .. });
     failed.into_object().commit_adding(&map, widen)?;
     Ok(())
 }
@@ -268,8 +262,7 @@ fn values_of_each_cpu_cannot_be_added_to() -> Outcome {
     };
     let grow = |key: &u32, count: &u64| Some((*key, [*count, 0]));
     let failed = migration.commit_adding(&opened.map, grow).unwrap_err();
-    let is_per_cpu = matches!(failed.cause(), Some(Cause::PerCpu { is_per_cpu: true }));
-    assert!(is_per_cpu, "{failed}");
+    assert_cause_matches!(failed, Cause::PerCpu { is_per_cpu: true });
     failed.into_object().commit()?;
     Ok(())
 }

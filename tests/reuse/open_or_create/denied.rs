@@ -259,8 +259,7 @@ fn a_read_only_bpffs_is_reported() -> Outcome {
     let mut how = grow().freeze();
     for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::Migrate(&mut how)] {
         let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
-        let is_read_only = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
-        assert!(is_read_only, "{error}");
+        assert_cause_matches!(error, Cause::ReadOnlyFileSystem { .. });
     }
     Ok(())
 }

@@ -263,8 +263,7 @@ fn see(dir: &PinDir) -> Seen {
     let map = match dir.get::<Map>(NAME) {
         Ok(map) => map,
         Err(error) => {
-            let is_missing = matches!(error.cause(), Some(Cause::Missing { .. }));
-            assert!(is_missing, "{error}");
+            assert_cause_matches!(error, Cause::Missing { .. });
             return Nothing;
         }
     };

@@ -240,7 +240,7 @@ fn slices_of_another_length_are_rejected() -> Outcome {
     let any = ElemFlags::ANY;
     let rejected = |result: bpf_pin::Result<()>| {
         let error = result.unwrap_err();
-        assert!(matches!(error.cause(), Some(Cause::Size { .. })), "{error}");
+        assert_cause_matches!(error, Cause::Size { .. });
     };
     protected(|| {
         for (key_len, value_len) in [(0, 7), (4, 7), (6, 7), (5, 0), (5, 6), (5, 8)] {

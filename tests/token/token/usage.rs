@@ -174,9 +174,7 @@ fn descriptors_that_are_not_tokens_are_rejected() -> Outcome {
     assert_cause_matches!(failed, Cause::WrongDescriptor { .. });
     let (reader, _writer) = rustix::pipe::pipe()?;
     let failed = Token::try_from(reader).expect_err("a pipe");
-    assert!(
-        matches!(failed.cause(), Some(Cause::WrongDescriptor { found: Some(found), .. }) if found.starts_with("pipe:"))
-    );
+    assert_cause_matches!(failed, Cause::WrongDescriptor { found: Some(found), .. } if found.starts_with("pipe:"));
     Ok(())
 }
 
