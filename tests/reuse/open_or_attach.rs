@@ -69,6 +69,24 @@ fn netns() -> File {
     File::open("/proc/thread-self/ns/net").expect("this thread's network")
 }
 
+/// Opens, updates or attaches the pin "link", and asserts what was done.
+#[track_caller]
+fn attach(
+    dir: &PinDir,
+    spec: &LinkSpec<'_>,
+    prog: &Prog,
+    expected: Attachment,
+) -> bpf_pin::Result<Link> {
+    let attached = dir.open_or_attach("link", spec, prog)?;
+    assert_eq!(attached.attachment, expected);
+    Ok(attached.link)
+}
+
+#[track_caller]
+fn attach_error(dir: &PinDir, spec: &LinkSpec<'_>, prog: &Prog) -> Error {
+    dir.open_or_attach("link", spec, prog).unwrap_err()
+}
+
 /// Asserts that the pinned link is the only one of these programs, and returns it.
 fn one_link(dir: &PinDir, progs: &[&Prog]) -> Link {
     let link: Link = dir.get("link").expect("the pin");
@@ -97,20 +115,17 @@ fn check_life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
         one_link(&dir, &progs)
     };
 
-    let made = dir.open_or_attach("link", spec, &first)?;
-    assert_eq!(made.attachment, Attachment::Attached);
-    let (id, target) = (made.link.id()?, made.link.info()?.target);
+    let made = attach(&dir, spec, &first, Attachment::Attached)?;
+    let (id, target) = (made.id()?, made.info()?.target);
     drop(made);
     assert_eq!(alone().info()?.prog_id, first_id);
 
-    let again = dir.open_or_attach("link", spec, &first)?;
-    assert_eq!(again.attachment, Attachment::Unchanged);
-    assert_eq!(again.link.id()?, id);
+    let again = attach(&dir, spec, &first, Attachment::Unchanged)?;
+    assert_eq!(again.id()?, id);
 
     for (prog, old_prog_id) in [(&second, first_id), (&first, second_id)] {
-        let updated = dir.open_or_attach("link", spec, prog)?;
-        assert_eq!(updated.attachment, Attachment::Updated { old_prog_id });
-        let info = updated.link.info()?;
+        let updated = attach(&dir, spec, prog, Attachment::Updated { old_prog_id })?;
+        let info = updated.info()?;
         assert_eq!(
             (info.id, info.prog_id, info.target),
             (id, prog.id()?, target)
@@ -121,11 +136,10 @@ fn check_life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
     // Detached, then attached again with the same program, and with another.
     let mut old = id;
     for prog in [&first, &second] {
-        again.link.detach()?;
+        again.detach()?;
         dir.get::<Link>("link")?.detach()?;
-        let reattached = dir.open_or_attach("link", spec, prog)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
-        let info = reattached.link.info()?;
+        let reattached = attach(&dir, spec, prog, Attachment::Reattached)?;
+        let info = reattached.info()?;
         assert_ne!(info.id, old);
         assert_eq!((info.prog_id, info.target), (prog.id()?, target));
         assert_eq!(alone().id()?, info.id);
@@ -134,9 +148,7 @@ fn check_life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
 
     // A program of another type changes nothing.
     let filter = prog();
-    let error = dir
-        .open_or_attach("link", spec, &filter)
-        .expect_err("a filter");
+    let error = attach_error(&dir, spec, &filter);
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     let attach_type = match target {
         LinkTarget::Cgroup { attach_type, .. }
@@ -161,9 +173,7 @@ fn check_life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
         .is_some_and(|link| link.id == old)));
     assert_eq!(alone().info()?.prog_id, second_id);
     dir.unlink("link")?;
-    let error = dir
-        .open_or_attach("link", spec, &filter)
-        .expect_err("a filter");
+    let error = attach_error(&dir, spec, &filter);
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert!(
         failed(&error, |it| it.operation() == Operation::CreateLink),
@@ -188,22 +198,18 @@ fn options_that_the_kernel_does_not_report_are_not_compared() -> Outcome {
         let spec = LinkSpec::xdp(LOOPBACK);
         let made = dir.open_or_attach("link", &spec, &prog)?;
         let generic = spec.xdp_flags(XdpFlags::SKB_MODE);
-        let same = dir.open_or_attach("link", &generic, &prog)?;
-        assert_eq!(same.attachment, Attachment::Unchanged);
-        assert_eq!(same.link.id()?, made.link.id()?);
+        let same = attach(&dir, &generic, &prog, Attachment::Unchanged)?;
+        assert_eq!(same.id()?, made.link.id()?);
         // An option that XDP does not have is rejected, whatever is pinned.
         let positioned = spec.position(Position::First);
-        let error = dir
-            .open_or_attach("link", &positioned, &prog)
-            .expect_err("a position");
+        let error = attach_error(&dir, &positioned, &prog);
         assert_cause_matches!(error, Cause::InvalidArgument { .. });
         assert_eq!(error.raw_os_error(), None);
         // As the docs advise: after unlink and detach it is attached with the options.
         dir.unlink("link")?;
         made.link.detach()?;
-        let attached = dir.open_or_attach("link", &generic, &prog)?;
-        assert_eq!(attached.attachment, Attachment::Attached);
-        assert_ne!(attached.link.id()?, made.link.id()?);
+        let attached = attach(&dir, &generic, &prog, Attachment::Attached)?;
+        assert_ne!(attached.id()?, made.link.id()?);
         Ok(())
     })
 }
@@ -215,8 +221,7 @@ fn a_link_with_another_cookie_is_reported() -> Outcome {
     let prog = raw_tracepoint_prog();
     let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
     let made = dir.open_or_attach("link", &spec.cookie(5), &prog)?;
-    let same = dir.open_or_attach("link", &spec.cookie(5), &prog)?;
-    assert_eq!(same.attachment, Attachment::Unchanged);
+    attach(&dir, &spec.cookie(5), &prog, Attachment::Unchanged)?;
     let is_reported = matches!(
         made.link.info()?.target,
         LinkTarget::RawTracepoint { cookie: 5, .. }
@@ -255,17 +260,13 @@ fn a_program_for_another_attach_type_is_rejected() -> Outcome {
         let connect = make(attach_type);
         let made = dir.open_or_attach("link", &spec, &connect)?;
         let bind = make(AttachType::CGROUP_INET4_BIND);
-        let error = dir
-            .open_or_attach("link", &spec, &bind)
-            .expect_err("another attach type");
+        let error = attach_error(&dir, &spec, &bind);
         assert_eq!(error.cause(), Some(&Cause::NotLoadedFor { attach_type }));
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         assert_eq!(made.link.info()?.prog_id, connect.id()?);
         // A detached link is attached again, and that is rejected too.
         made.link.detach()?;
-        let error = dir
-            .open_or_attach("link", &spec, &bind)
-            .expect_err("another attach type");
+        let error = attach_error(&dir, &spec, &bind);
         assert!(
             failed(&error, |it| it.operation() == Operation::CreateLink),
             "{error}"
@@ -295,9 +296,7 @@ fn raw_tracepoint_links_are_relinked_to_change_the_program() -> Outcome {
     let prog = raw_tracepoint_prog();
     dir.open_or_attach("link", &spec, &prog)?;
     let other = LinkSpec::raw_tracepoint(c"sched_process_exit");
-    let error = dir
-        .open_or_attach("link", &other, &prog)
-        .expect_err("another");
+    let error = attach_error(&dir, &other, &prog);
     assert_eq!(error.during(), Some(Operation::Attach));
     assert_cause_matches!(error, Cause::AttachedElsewhere { .. });
     Ok(())
@@ -309,19 +308,16 @@ fn check_relinking(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
     let dir = PinDir::open(fs.root())?;
     let (first, second) = (make(), make());
     let old_prog_id = first.id()?;
-    let made = dir.open_or_attach("link", spec, &first)?;
-    assert_eq!(made.attachment, Attachment::Attached);
-    let old = made.link.id()?;
+    let made = attach(&dir, spec, &first, Attachment::Attached)?;
+    let old = made.id()?;
     drop(made);
-    let again = dir.open_or_attach("link", spec, &first)?;
-    assert_eq!(again.attachment, Attachment::Unchanged);
-    assert_eq!(again.link.id()?, old);
+    let again = attach(&dir, spec, &first, Attachment::Unchanged)?;
+    assert_eq!(again.id()?, old);
     drop(again);
 
-    let other = dir.open_or_attach("link", spec, &second)?;
-    assert_eq!(other.attachment, Attachment::Relinked { old_prog_id });
-    assert_eq!(other.link.info()?.prog_id, second.id()?);
-    assert_ne!(other.link.id()?, old);
+    let other = attach(&dir, spec, &second, Attachment::Relinked { old_prog_id })?;
+    assert_eq!(other.info()?.prog_id, second.id()?);
+    assert_ne!(other.id()?, old);
     assert_eq!(fs.names(), ["link"]);
     one_link(&dir, &[&first, &second]);
     Ok(())
@@ -391,13 +387,12 @@ fn a_link_to_a_removed_device_is_reattached() -> Outcome {
         old.info().is_ok_and(|info| info.target.is_gone())
     });
     in_network_namespace(|| {
-        let reattached = dir.open_or_attach("link", &spec, &prog)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
+        let reattached = attach(&dir, &spec, &prog, Attachment::Reattached)?;
         assert_eq!(
-            reattached.link.info()?.target,
+            reattached.info()?.target,
             LinkTarget::Xdp { ifindex: LOOPBACK }
         );
-        assert_ne!(reattached.link.id()?, old.id()?);
+        assert_ne!(reattached.id()?, old.id()?);
         one_link(&dir, &[&prog]);
         Ok(())
     })
@@ -421,8 +416,7 @@ fn a_link_to_a_removed_cgroup_is_reattached() -> Outcome {
         let cgroup = Cgroup::new();
         let file = cgroup.open();
         let spec = LinkSpec::cgroup(&file, attach_type);
-        let reattached = dir.open_or_attach("link", &spec, &prog)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
+        attach(&dir, &spec, &prog, Attachment::Reattached)?;
         assert_eq!(fs.names(), ["link"]);
         one_link(&dir, &[&prog]);
         Ok(())

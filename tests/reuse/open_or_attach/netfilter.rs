@@ -8,7 +8,7 @@ use bpf_pin::{Link, LinkSpec, PinDir, Prog, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use super::{check_relinking, failed, unshare_network};
+use super::{attach, attach_error, check_relinking, failed, unshare_network};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
 const USER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID, kernel(6, 4)];
@@ -39,9 +39,7 @@ fn netfilter_links_are_relinked_to_change_the_program() -> Outcome {
         let prog = make();
         dir.open_or_attach("link", &spec, &prog)?;
         let other = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -78);
-        let error = dir
-            .open_or_attach("link", &other, &prog)
-            .expect_err("another");
+        let error = attach_error(&dir, &other, &prog);
         let target = |priority| format!("netfilter of family 2, hook 1, priority {priority}");
         let (expected, found) = (target(-78), target(-77));
         let cause = Cause::AttachedElsewhere { expected, found };
@@ -62,15 +60,13 @@ fn a_detached_netfilter_link_is_reattached() -> Outcome {
         made.link.detach()?;
         assert_eq!(made.link.info()?, old);
         assert!(is_free());
-        let reattached = dir.open_or_attach("link", &spec(), &first)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
-        assert_ne!(reattached.link.id()?, old.id);
+        let reattached = attach(&dir, &spec(), &first, Attachment::Reattached)?;
+        assert_ne!(reattached.id()?, old.id);
         assert!(!is_free());
         // Also with another program.
-        reattached.link.detach()?;
-        let other = dir.open_or_attach("link", &spec(), &second)?;
-        assert_eq!(other.attachment, Attachment::Reattached);
-        assert_eq!(other.link.info()?.prog_id, second.id()?);
+        reattached.detach()?;
+        let other = attach(&dir, &spec(), &second, Attachment::Reattached)?;
+        assert_eq!(other.info()?.prog_id, second.id()?);
         assert!(!is_free());
         assert_eq!(fs.names(), ["link"]);
         Ok(())
@@ -86,12 +82,10 @@ fn a_netfilter_link_of_another_network_is_reattached_here() -> Outcome {
         let old = dir.open_or_attach("link", &spec(), &prog)?.link;
         in_network_namespace(|| {
             assert!(is_free());
-            let here = dir.open_or_attach("link", &spec(), &prog)?;
-            assert_eq!(here.attachment, Attachment::Reattached);
-            assert_ne!(here.link.id()?, old.id()?);
-            let again = dir.open_or_attach("link", &spec(), &prog)?;
-            assert_eq!(again.attachment, Attachment::Unchanged);
-            assert_eq!(again.link.id()?, here.link.id()?);
+            let here = attach(&dir, &spec(), &prog, Attachment::Reattached)?;
+            assert_ne!(here.id()?, old.id()?);
+            let again = attach(&dir, &spec(), &prog, Attachment::Unchanged)?;
+            assert_eq!(again.id()?, here.id()?);
             assert!(!is_free());
             Outcome::Ok(())
         })?;
@@ -115,7 +109,7 @@ fn a_hook_taken_by_another_program_in_this_network_is_reported() -> Outcome {
         let prog_id = first.id()?;
         in_network_namespace(|| {
             let foreign = spec().create(&theirs)?;
-            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            let error = attach_error(&dir, &spec(), &second);
             assert_eq!(error.cause(), Some(&Cause::RestoreFailed { prog_id }));
             assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
             assert!(failed(&error, |it| it.operation() == Operation::CreateLink));
@@ -126,8 +120,7 @@ fn a_hook_taken_by_another_program_in_this_network_is_reported() -> Outcome {
             Outcome::Ok(())
         })?;
         // The next call repairs it.
-        let reattached = dir.open_or_attach("link", &spec(), &first)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
+        attach(&dir, &spec(), &first, Attachment::Reattached)?;
         assert!(!is_free());
         assert_eq!(fs.names(), ["link"]);
         Ok(())
@@ -145,22 +138,20 @@ fn a_netfilter_link_that_cannot_be_restored_is_reported() -> Outcome {
         let restore_failed = Cause::RestoreFailed { prog_id };
         let create = Some(abi::BPF_LINK_CREATE);
         with_bpf_errno(create, libc::EBUSY as u32, || {
-            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            let error = attach_error(&dir, &spec(), &second);
             assert_eq!(error.cause(), Some(&restore_failed));
             assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
         });
-        let reattached = dir.open_or_attach("link", &spec(), &first)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
+        let reattached = attach(&dir, &spec(), &first, Attachment::Reattached)?;
         drop(reattached);
 
         // The rename fails.
         with_seccomp_errno(libc::SYS_renameat2, None, libc::EPERM as u32, || {
-            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            let error = attach_error(&dir, &spec(), &second);
             assert_eq!(error.operation(), Operation::Replace, "{error}");
             assert_eq!(error.cause(), Some(&restore_failed));
         });
-        let reattached = dir.open_or_attach("link", &spec(), &second)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
+        attach(&dir, &spec(), &second, Attachment::Reattached)?;
         assert_eq!(fs.names(), ["link"]);
         Ok(())
     })
@@ -178,9 +169,8 @@ fn relinking_needs_the_right_to_open_programs_by_id() -> Outcome {
         std::os::unix::fs::chown(fs.at("link"), Some(1234), None)?;
         as_user(CapabilitySet::BPF | CapabilitySet::NET_ADMIN, || {
             let dir = PinDir::open(fs.root()).unwrap();
-            let same = dir.open_or_attach("link", &spec(), &first).unwrap();
-            assert_eq!(same.attachment, Attachment::Unchanged);
-            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            attach(&dir, &spec(), &first, Attachment::Unchanged).unwrap();
+            let error = attach_error(&dir, &spec(), &second);
             assert!(failed(&error, |it| it.operation() == Operation::FromId));
             assert_cause_matches!(
                 error,
@@ -190,9 +180,8 @@ fn relinking_needs_the_right_to_open_programs_by_id() -> Outcome {
                 }
             );
         });
-        let same = dir.open_or_attach("link", &spec(), &first)?;
-        assert_eq!(same.attachment, Attachment::Unchanged);
-        assert_eq!(same.link.id()?, id);
+        let same = attach(&dir, &spec(), &first, Attachment::Unchanged)?;
+        assert_eq!(same.id()?, id);
         Ok(())
     })
 }
@@ -209,7 +198,7 @@ fn the_old_program_is_restored_if_another_program_takes_the_hook() {
     drop(made);
     let ready = || PinDir::open(fs.root()).unwrap();
     let run = |dir: PinDir| {
-        let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+        let error = attach_error(&dir, &spec(), &second);
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
         assert_eq!(error.cause(), None);
         0

@@ -11,7 +11,7 @@ use bpf_pin::{Kind, Link, LinkSpec, PinDir, Prog};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use super::{ROOT, netns, one_link};
+use super::{ROOT, attach, attach_error, netns, one_link};
 
 const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
 
@@ -64,7 +64,7 @@ fn a_pin_that_is_not_a_link_is_reported_and_kept() -> Outcome {
         let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
         let map = hash();
         dir.pin(&map, "link")?;
-        let error = dir.open_or_attach("link", &spec, &prog).expect_err("a map");
+        let error = attach_error(&dir, &spec, &prog);
         assert_cause_matches!(
             error,
             Cause::WrongKind {
@@ -74,9 +74,7 @@ fn a_pin_that_is_not_a_link_is_reported_and_kept() -> Outcome {
         );
         dir.unlink("link")?;
         fs::create_dir(fs.at("link"))?;
-        let error = dir
-            .open_or_attach("link", &spec, &prog)
-            .expect_err("a directory");
+        let error = attach_error(&dir, &spec, &prog);
         assert_cause_matches!(error, Cause::NotAnObject { .. });
         fs::remove_dir(fs.at("link"))?;
         // Neither call attached the program.
@@ -92,7 +90,7 @@ fn a_target_taken_by_another_program_is_reported() -> Outcome {
         let dir = PinDir::open(fs.root())?;
         let (spec, prog, other) = (LinkSpec::xdp(LOOPBACK), xdp_prog(), xdp_prog());
         let theirs = spec.create(&other)?;
-        let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
+        let error = attach_error(&dir, &spec, &prog);
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
         let prog_id = other.id()?;
         assert_eq!(error.during(), Some(Operation::Attach));
@@ -109,12 +107,11 @@ fn a_target_taken_by_another_program_is_reported() -> Outcome {
         let ours = dir.open_or_attach("link", &spec, &prog)?.link;
         ours.detach()?;
         let theirs = spec.create(&other)?;
-        let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
+        let error = attach_error(&dir, &spec, &prog);
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
         assert_eq!(dir.identity("link")?.id, ours.id()?);
         drop(theirs);
-        let reattached = dir.open_or_attach("link", &spec, &prog)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
+        attach(&dir, &spec, &prog, Attachment::Reattached)?;
         Ok(())
     })
 }
@@ -127,9 +124,7 @@ fn a_program_whose_link_cannot_be_pinned_is_not_attached() -> Outcome {
         let dir = PinDir::open(fs.at("sub"))?;
         fs::remove_dir(fs.at("sub"))?;
         let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
-        let error = dir
-            .open_or_attach("link", &spec, &prog)
-            .expect_err("no directory");
+        let error = attach_error(&dir, &spec, &prog);
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
         assert_cause_matches!(error, Cause::Removed { .. });
         wait_until("free", || spec.create(&prog).is_ok());
@@ -147,8 +142,7 @@ fn reattaching_keeps_mode_and_owner() -> Outcome {
         fs::set_permissions(fs.at("link"), fs::Permissions::from_mode(0o640))?;
         std::os::unix::fs::chown(fs.at("link"), Some(1234), Some(5678))?;
         old.detach()?;
-        let reattached = dir.open_or_attach("link", &spec, &prog)?;
-        assert_eq!(reattached.attachment, Attachment::Reattached);
+        attach(&dir, &spec, &prog, Attachment::Reattached)?;
         let found = dir.metadata("link")?;
         assert_eq!(
             (found.mode(), found.uid(), found.gid()),
@@ -170,9 +164,7 @@ fn a_user_without_permission_leaves_nothing_attached() -> Outcome {
         let able = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
         // The user may not create the pin, so the program is detached again.
         as_user(able, || {
-            let error = dir
-                .open_or_attach("link", &spec, &prog)
-                .expect_err("no right");
+            let error = attach_error(&dir, &spec, &prog);
             assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
             assert_cause_matches!(error, Cause::Blocked { .. });
         });
@@ -180,9 +172,7 @@ fn a_user_without_permission_leaves_nothing_attached() -> Outcome {
         // A pin that the user may not open is not taken for a missing one.
         let _ours = dir.open_or_attach("link", &spec, &prog)?;
         as_user(able, || {
-            let error = dir
-                .open_or_attach("link", &spec, &prog)
-                .expect_err("no right");
+            let error = attach_error(&dir, &spec, &prog);
             assert_eq!(error.operation(), Operation::Open, "{error}");
             assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
         });
