@@ -14,6 +14,7 @@ use rustix::thread::CapabilitySet;
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
 const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
+const LSM_CGROUP: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 0)];
 const USER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
 
 const EGRESS: AttachType = AttachType::CGROUP_INET_EGRESS;
@@ -100,7 +101,20 @@ fn an_effective_query_lists_the_programs_of_ancestors() -> Outcome {
     })
 }
 
-#[common::test(ROOT)]
+/// The kernel requires a buffer for flags that other attach types do not have on older kernels.
+#[common::test(LSM_CGROUP)]
+fn the_lsm_hooks_of_a_control_group_can_be_queried() -> Outcome {
+    in_mount_namespace(|| {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        let spec = LinkSpec::cgroup(&file, AttachType::LSM_CGROUP);
+        assert_eq!(spec.query()?.entries(), []);
+        assert_eq!(spec.query_effective()?.entries(), []);
+        Ok(())
+    })
+}
+
+#[common::test(USER)]
 fn a_query_of_xdp_shows_program_and_mode() -> Outcome {
     in_network_namespace(|| {
         let spec = LinkSpec::xdp(LOOPBACK);

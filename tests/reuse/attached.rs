@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use bpf_pin::error::{Cause, ErrorKind, LinkMismatch, Operation};
 use bpf_pin::link::{Anchor, LinkTarget, Position, XdpFlags};
@@ -170,15 +171,14 @@ fn a_link_is_not_verified_if_the_query_is_refused() -> Outcome {
 fn without_cap_net_admin_only_xdp_is_verified() -> Outcome {
     in_network_namespace(|| {
         for (spec, make, _) in by_index() {
-            let fs = TestFs::new();
-            let dir = PinDir::open(fs.root())?;
+            let files = TestFs::new();
+            let dir = PinDir::open(files.root())?;
             let prog = make();
             dir.open_or_attach("link", &spec, &prog)?;
-            let here = fs.root();
-            std::os::unix::fs::chown(here, Some(1234), None)?;
-            std::os::unix::fs::chown(fs.at("link"), Some(1234), None)?;
+            fs::set_permissions(files.root(), fs::Permissions::from_mode(0o755))?;
+            chown(files.at("link"), Some(1234), None)?;
             let found = as_user(CapabilitySet::BPF, || {
-                PinDir::open(here)?.open_or_attach("link", &spec, &prog)
+                dir.open_or_attach("link", &spec, &prog)
             })?;
             assert_eq!(found.attachment, Attachment::Unchanged);
             let verified = match spec.attach_type() {

@@ -364,6 +364,11 @@ impl<'a> LinkSpec<'a> {
         }
     }
 
+    /// Returns the target as far as it is given by numbers: those of descriptors are 0.
+    pub(crate) fn target(&self) -> LinkTarget {
+        self.target
+    }
+
     /// Returns the target that a link of this spec will report. Unknown numbers are 0, and so are those of the
     /// program's own target without the program.
     pub(crate) fn expected_target(&self, prog: Option<&Prog>) -> Result<LinkTarget, Errno> {

@@ -222,14 +222,12 @@ impl AttachRequest<'_> {
     /// Attaches the program, unless it is attached to the target already: it would run twice.
     fn create(&self, has_pin: bool) -> Result<Link> {
         let prog_id = self.prog_id;
-        let cause = match self.spec.expected_target(Some(self.prog)) {
-            Ok(LinkTarget::Cgroup { .. } | LinkTarget::Netns { .. }) => {
+        let cause = match self.spec.target() {
+            LinkTarget::Cgroup { .. } | LinkTarget::Netns { .. } => {
                 self.spec.already_attached(prog_id)
             }
             // This looks at every link of the system, so only for a free name.
-            Ok(LinkTarget::RawTracepoint { .. })
-                if !has_pin && self.spec.target_name().is_some() =>
-            {
+            LinkTarget::RawTracepoint { .. } if !has_pin => {
                 let link_id = self.link_of_prog();
                 link_id.map(|id| Cause::AlreadyAttached {
                     prog_id,
