@@ -171,7 +171,16 @@ fn maps() -> Vec<Row> {
         Mismatch::KeySize { expected: 8, found: 4 },
         Mismatch::MapType { expected: MapType::HASH, found: MapType::ARRAY },
     ];
+    let of_inner = vec![
+        Mismatch::InnerValueSize { expected: 16, found: 8 },
+        Mismatch::InnerMapType { expected: MapType::HASH, found: MapType::ARRAY },
+    ];
+    let of_element = vec![Mismatch::ValueSize { expected: 8, found: 16 }];
     vec![
+        ("a map of maps for other maps", Cause::Mismatch { id: 7, mismatches: of_inner },
+            "map 7 does not match: the inner map's value_size is 8, not 16; the inner map's map_type is array, not hash"),
+        ("an element of a map of maps for others", Cause::OtherInnerMap { mismatches: of_element },
+            "the map differs from the inner map that the map of maps was created with: value_size is 16, not 8"),
         ("a pinned map is another one than asked for", Cause::Mismatch { id: 7, mismatches },
             "map 7 does not match: key_size is 4, not 8; map_type is array, not hash"),
         ("another process migrates it", Cause::Migrating,

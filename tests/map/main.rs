@@ -4,6 +4,7 @@ mod batch;
 mod compare;
 mod elem;
 mod freeze;
+mod inner;
 mod map;
 mod map_type;
 mod mmap;

@@ -6,12 +6,13 @@ mod killed;
 mod races;
 
 use bpf_pin::error::{Cause, Operation};
-use bpf_pin::map::{ElemFlags, Mismatch};
+use bpf_pin::map::{ElemFlags, MapFields, Mismatch};
 use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
 use bpf_pin::{Error, Map, MapSpec, MapType, PinDir, PinnedMap};
 use common::*;
 
 const ROOT: &[Need] = &[cap::BPF, Need::Bpffs];
+const BY_ID: &[Need] = &[cap::SYS_ADMIN, Need::Bpffs];
 const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
 fn spec() -> MapSpec<'static> {
@@ -239,5 +240,68 @@ fn pinned_map_opens_or_creates_by_path() -> Outcome {
     drop(made);
     assert_eq!(again.map.unpin()?.info()?.max_entries, 64);
     assert_eq!(fs.names(), [""; 0]);
+    Ok(())
+}
+
+/// A map of maps whose inner map has values of 8 bytes, with the inner map in it or empty.
+fn map_of_maps(dir: &PinDir, is_filled: bool) -> bpf_pin::Result<Map> {
+    let inner = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
+    let spec = MapSpec::new(MapType::HASH_OF_MAPS, 4, 4, 8).inner_map(&inner);
+    let map = dir.open_or_create("maps", &spec, Reuse::CreateOnly)?.map;
+    if is_filled {
+        let maps = map.elements::<u32, Map>()?;
+        maps.update(&1, &inner, ElemFlags::ANY)?;
+    }
+    Ok(map)
+}
+
+#[common::test(ROOT)]
+fn a_map_of_maps_for_other_maps_does_not_fit() -> Outcome {
+    for is_filled in [false, true] {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let old = map_of_maps(&dir, is_filled)?;
+        let inner = MapSpec::new(MapType::HASH, 4, 16, 8).create()?;
+        let spec = MapSpec::new(MapType::HASH_OF_MAPS, 4, 4, 8).inner_map(&inner);
+        let error = dir.open_or_create("maps", &spec, Reuse::Exact).unwrap_err();
+        let (id, expected, found) = (old.id()?, 16, 8);
+        let mismatches = vec![Mismatch::InnerValueSize { expected, found }];
+        assert_eq!(error.cause(), Some(&Cause::Mismatch { id, mismatches }));
+        // Its entries cannot be copied.
+        let mut how = Migrate::bytes(|_, _, _, _| true);
+        let error = dir
+            .open_or_create("maps", &spec, Reuse::Migrate(&mut how))
+            .unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::UnsupportedType { .. })),
+            "{error}"
+        );
+        let recreated = dir.open_or_create("maps", &spec, Reuse::Recreate)?;
+        assert!(matches!(recreated.outcome, MapOutcome::Recreated { .. }));
+        recreated
+            .map
+            .elements::<u32, Map>()?
+            .update(&1, &inner, ElemFlags::ANY)?;
+    }
+    Ok(())
+}
+
+#[common::test(BY_ID)]
+fn an_inner_map_that_was_not_compared_is_reported() -> Outcome {
+    for (is_filled, unverified) in [(true, MapFields::empty()), (false, MapFields::INNER_MAP)] {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        drop(map_of_maps(&dir, is_filled)?);
+        let inner = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
+        let spec = MapSpec::new(MapType::HASH_OF_MAPS, 4, 4, 8).inner_map(&inner);
+        let found = dir.open_or_create("maps", &spec, Reuse::Exact)?;
+        assert!(matches!(found.outcome, MapOutcome::Found));
+        assert_eq!(found.unverified, unverified);
+        let any = spec.compare_fields(MapFields::default() - MapFields::INNER_MAP);
+        assert_eq!(
+            dir.open_or_create("maps", &any, Reuse::Exact)?.unverified,
+            MapFields::empty()
+        );
+    }
     Ok(())
 }

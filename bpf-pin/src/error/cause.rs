@@ -26,7 +26,7 @@ use super::{LinkMismatch, Mismatch, ObjectType};
 /// | permission | [`Blocked`](Self::Blocked), [`Sticky`](Self::Sticky), [`NotOwner`](Self::NotOwner), [`UnmappedOwner`](Self::UnmappedOwner), [`ReadOnlyFileSystem`](Self::ReadOnlyFileSystem), [`MissingCapability`](Self::MissingCapability), [`UserNamespace`](Self::UserNamespace) |
 /// | kind | [`WrongKind`](Self::WrongKind), [`WrongDescriptor`](Self::WrongDescriptor), [`Unproven`](Self::Unproven), [`NoSuchId`](Self::NoSuchId), [`UnsupportedType`](Self::UnsupportedType) |
 /// | directory | [`Replaced`](Self::Replaced), [`Displaced`](Self::Displaced), [`Removed`](Self::Removed), [`Moved`](Self::Moved), [`MountPoint`](Self::MountPoint), [`NotEmpty`](Self::NotEmpty), [`Locked`](Self::Locked) |
-/// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`Uptr`](Self::Uptr) |
+/// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`OtherInnerMap`](Self::OtherInnerMap), [`Uptr`](Self::Uptr) |
 /// | program | [`NotLoadedFor`](Self::NotLoadedFor), [`ExpectedAttachType`](Self::ExpectedAttachType), [`WrongProgType`](Self::WrongProgType), [`Lockdown`](Self::Lockdown) |
 /// | link | [`NoTarget`](Self::NoTarget), [`XdpAttached`](Self::XdpAttached), [`AttachedElsewhere`](Self::AttachedElsewhere), [`OtherNetns`](Self::OtherNetns), [`AlreadyAttached`](Self::AlreadyAttached), [`TargetFull`](Self::TargetFull), [`AttachedExclusively`](Self::AttachedExclusively), [`LinkMismatch`](Self::LinkMismatch), [`Detached`](Self::Detached), [`UnexpectedProgram`](Self::UnexpectedProgram), [`UnexpectedMap`](Self::UnexpectedMap), [`RestoreFailed`](Self::RestoreFailed) |
 /// | mount | [`NotTheRoot`](Self::NotTheRoot), [`NotListed`](Self::NotListed), [`AnotherInstance`](Self::AnotherInstance), [`AnotherMount`](Self::AnotherMount), [`Occupied`](Self::Occupied), [`Covered`](Self::Covered), [`Shadowed`](Self::Shadowed), [`LostRace`](Self::LostRace), [`PathBypassesMount`](Self::PathBypassesMount), [`InUse`](Self::InUse), [`ForeignUserNamespace`](Self::ForeignUserNamespace), [`MountTableFull`](Self::MountTableFull) |
@@ -388,6 +388,12 @@ pub enum Cause {
         owner: ProgType,
         /// The program's type.
         found: ProgType,
+    },
+    /// The map differs from the inner map that the map of maps was created with (EINVAL).
+    #[error(fmt = sentence::other_inner_map)]
+    OtherInnerMap {
+        /// The fields in which it differs, as far as the kernel shows them.
+        mismatches: Vec<Mismatch>,
     },
     /// Values of this [`TASK_STORAGE`](MapType::TASK_STORAGE) map may contain addresses at which programs
     /// write to this process's memory: its BTF has the tag "uptr". Such values are not written. Linux 6.13.

@@ -124,7 +124,8 @@ impl ErrorKind {
             | Cause::AttachedElsewhere { .. }
             | Cause::OtherNetns { .. }
             | Cause::LinkMismatch { .. }
-            | Cause::OtherProgType { .. } => Self::Mismatch,
+            | Cause::OtherProgType { .. }
+            | Cause::OtherInnerMap { .. } => Self::Mismatch,
 
             Cause::Replaced { .. }
             | Cause::Displaced { .. }

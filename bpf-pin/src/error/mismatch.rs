@@ -49,6 +49,9 @@ bitflags! {
         const BTF_KEY_TYPE_ID = 1 << 9;
         /// `btf_value_type_id`, likewise.
         const BTF_VALUE_TYPE_ID = 1 << 10;
+        /// `inner_map_fd`: the type, sizes, flags and number of entries of the inner map, as far as the
+        /// kernel compares them.
+        const INNER_MAP = 1 << 11;
     }
 }
 
@@ -103,6 +106,16 @@ pub enum Mismatch {
     BtfValueTypeId { expected: u32, found: u32 },
     /// `map_name`
     MapName { expected: ObjName, found: ObjName },
+    /// The inner map's `map_type`.
+    InnerMapType { expected: MapType, found: MapType },
+    /// The inner map's `key_size`, in bytes.
+    InnerKeySize { expected: u32, found: u32 },
+    /// The inner map's `value_size`, in bytes.
+    InnerValueSize { expected: u32, found: u32 },
+    /// The inner map's `max_entries`.
+    InnerMaxEntries { expected: u32, found: u32 },
+    /// The inner map's `map_flags`.
+    InnerMapFlags { expected: MapFlags, found: MapFlags },
 }
 
 impl Mismatch {
@@ -120,19 +133,40 @@ impl Mismatch {
             Self::BtfKeyTypeId { .. } => MapFields::BTF_KEY_TYPE_ID,
             Self::BtfValueTypeId { .. } => MapFields::BTF_VALUE_TYPE_ID,
             Self::MapName { .. } => MapFields::MAP_NAME,
+            Self::InnerMapType { .. }
+            | Self::InnerKeySize { .. }
+            | Self::InnerValueSize { .. }
+            | Self::InnerMaxEntries { .. }
+            | Self::InnerMapFlags { .. } => MapFields::INNER_MAP,
+        }
+    }
+
+    /// The same difference of inner maps.
+    #[cfg(feature = "map")]
+    pub(crate) fn of_inner(self) -> Self {
+        match self {
+            Self::MapType { expected, found } => Self::InnerMapType { expected, found },
+            Self::KeySize { expected, found } => Self::InnerKeySize { expected, found },
+            Self::ValueSize { expected, found } => Self::InnerValueSize { expected, found },
+            Self::MaxEntries { expected, found } => Self::InnerMaxEntries { expected, found },
+            Self::MapFlags { expected, found } => Self::InnerMapFlags { expected, found },
+            other => other,
         }
     }
 }
 
-/// As in "max_entries is 1024, not 4096".
+/// As in "max_entries is 1024, not 4096", and "the inner map's value_size is 8, not 16".
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field() == MapFields::INNER_MAP {
+            f.write_str("the inner map's ")?;
+        }
         let field = match self {
-            Self::MapType { .. } => "map_type",
-            Self::KeySize { .. } => "key_size",
-            Self::ValueSize { .. } => "value_size",
-            Self::MaxEntries { .. } => "max_entries",
-            Self::MapFlags { .. } => "map_flags",
+            Self::MapType { .. } | Self::InnerMapType { .. } => "map_type",
+            Self::KeySize { .. } | Self::InnerKeySize { .. } => "key_size",
+            Self::ValueSize { .. } | Self::InnerValueSize { .. } => "value_size",
+            Self::MaxEntries { .. } | Self::InnerMaxEntries { .. } => "max_entries",
+            Self::MapFlags { .. } | Self::InnerMapFlags { .. } => "map_flags",
             Self::MapExtra { .. } => "map_extra",
             Self::MapIfindex { .. } => "map_ifindex",
             Self::BtfVmlinuxValueTypeId { .. } => "btf_vmlinux_value_type_id",
@@ -142,8 +176,10 @@ impl fmt::Display for Mismatch {
         };
         write!(f, "{field} is ")?;
         match self {
-            Self::MapType { expected, found } => write!(f, "{found}, not {expected}"),
-            Self::MapFlags { expected, found } => {
+            Self::MapType { expected, found } | Self::InnerMapType { expected, found } => {
+                write!(f, "{found}, not {expected}")
+            }
+            Self::MapFlags { expected, found } | Self::InnerMapFlags { expected, found } => {
                 write!(f, "{}, not {}", Flags(*found), Flags(*expected))
             }
             Self::MapExtra { expected, found } => write!(f, "{found:#x}, not {expected:#x}"),
@@ -151,6 +187,9 @@ impl fmt::Display for Mismatch {
             Self::KeySize { expected, found }
             | Self::ValueSize { expected, found }
             | Self::MaxEntries { expected, found }
+            | Self::InnerKeySize { expected, found }
+            | Self::InnerValueSize { expected, found }
+            | Self::InnerMaxEntries { expected, found }
             | Self::MapIfindex { expected, found }
             | Self::BtfVmlinuxValueTypeId { expected, found }
             | Self::BtfKeyTypeId { expected, found }

@@ -161,6 +161,11 @@ pub(super) fn already_attached(
     }
 }
 
+pub(super) fn other_inner_map(mismatches: &[Mismatch], f: &mut Formatter<'_>) -> Result {
+    f.write_str("the map differs from the inner map that the map of maps was created with: ")?;
+    list(f, mismatches, "; ", "; ")
+}
+
 pub(super) fn size(what: &str, expected: &usize, found: &usize, f: &mut Formatter<'_>) -> Result {
     match what.starts_with("number") {
         true => write!(f, "the {what} is {found}, expected {expected}"),

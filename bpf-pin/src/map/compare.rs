@@ -50,13 +50,23 @@ impl MapSpec<'_> {
     ///
     /// # What is not compared
     ///
-    /// - A map does not report its inner map, its NUMA node, or the program of
-    ///   [`excl_prog_hash`](Self::excl_prog_hash). A map that any program may use fits a spec for one
-    ///   program.
+    /// - A map does not report its NUMA node or the program of [`excl_prog_hash`](Self::excl_prog_hash). A map
+    ///   that any program may use fits a spec for one program.
     /// - The id of a BTF object changes whenever the same BTF is loaded again. Compare the type ids of key
     ///   and value with [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
     ///   [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID). They are 0 for a map without BTF.
     /// - `btf_vmlinux_value_type_id` is compared as a number, without its BTF.
+    ///
+    /// # The inner map of a map of maps
+    ///
+    /// The kernel does not report it, but every map in a map of maps equals it. So a map of maps takes more
+    /// syscalls: a map in it is opened by its id (`CAP_SYS_ADMIN`) and compared with
+    /// [`inner_map`](Self::inner_map). If there is none, or it may not be opened, a few programs are loaded
+    /// and dropped (`CAP_BPF`), for which the verifier checks the sizes of key and value. Type, flags and
+    /// entries are then not compared. The types in BTF, with their locks and timers, never are.
+    ///
+    /// [`OpenedMap::unverified`](crate::reuse::OpenedMap::unverified) contains
+    /// [`INNER_MAP`](MapFields::INNER_MAP) if the inner map was not compared as a whole.
     ///
     /// # Errors
     ///
@@ -75,10 +85,11 @@ impl MapSpec<'_> {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn compare(&self, map: &Map) -> Result<Vec<Mismatch>> {
-        Ok(self.compare_info(&map.info()?))
+        Ok(self.compare_whole(map, &map.info()?).0)
     }
 
-    /// Compares with info that was read before. See [`compare`](Self::compare).
+    /// Compares with info that was read before, which does not describe an inner map. See
+    /// [`compare`](Self::compare).
     pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
         let flags = comparable_flags(self.map_type, self.all_flags());
         let found_flags = comparable_flags(found.map_type, found.flags);

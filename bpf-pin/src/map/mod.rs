@@ -4,6 +4,7 @@ mod compare;
 mod elements;
 mod explain;
 mod freeze;
+mod inner;
 mod mmap;
 mod spec;
 mod validate;

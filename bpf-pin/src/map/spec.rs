@@ -40,7 +40,7 @@ pub struct MapSpec<'fd> {
     pub(super) name: ObjName,
     /// The argument of [`name`](Self::name), if it is not a valid name.
     invalid_name: Option<String>,
-    inner: Option<BorrowedFd<'fd>>,
+    pub(super) inner: Option<BorrowedFd<'fd>>,
     numa_node: Option<u32>,
     pub(super) ifindex: u32,
     btf: Option<BorrowedFd<'fd>>,

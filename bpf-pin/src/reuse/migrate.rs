@@ -348,10 +348,7 @@ impl PinDir {
             copied: Some(copied),
             _lock: lock,
         });
-        Ok(Some(OpenedMap {
-            map: new,
-            outcome: MapOutcome::Migrated(migration),
-        }))
+        Ok(Some(OpenedMap::new(new, MapOutcome::Migrated(migration))))
     }
 
     /// Locks the name for a migration and opens its map. None if there is no map any more, or one that fits.
@@ -376,7 +373,7 @@ impl PinDir {
             let Some((map, info)) = self.find_with_info::<Map>(name, Access::ReadWrite)? else {
                 return Ok(None);
             };
-            if spec.compare_info(&info).is_empty() {
+            if spec.compare_whole(&map, &info).0.is_empty() {
                 return Ok(None);
             }
             if let Some(lock) = lock {

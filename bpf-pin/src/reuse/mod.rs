@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::dir::PinDir;
 use crate::error::{Cause, Error, Operation, Result};
-use crate::map::{Map, MapInfo, MapSpec};
+use crate::map::{Map, MapFields, MapInfo, MapSpec};
 use crate::object::pin_at;
 use crate::path::Component;
 use crate::types::{Identity, Kind};
@@ -76,6 +76,11 @@ pub struct OpenedMap<M = Map> {
     pub map: M,
     /// The action that the call took.
     pub outcome: MapOutcome,
+    /// The fields of the spec that could not be compared with the map that was found. They may differ.
+    ///
+    /// This can only be the [inner map](MapFields::INNER_MAP) of a map of maps: see
+    /// [`MapSpec::compare`](crate::MapSpec::compare).
+    pub unverified: MapFields,
 }
 
 /// The action that [`PinDir::open_or_create`] took.
@@ -264,12 +269,13 @@ impl PinDir {
                     Err(error) => Err(error.into()),
                 };
             };
-            let mismatches = spec.compare_info(&info);
+            let (mismatches, unverified) = spec.compare_whole(&map, &info);
             if mismatches.is_empty() {
-                return match reuse {
-                    Reuse::Migrate(_) => self.resume(name, map, &info, access),
-                    _ => Ok(OpenedMap::done(map, MapOutcome::Found)),
+                let opened = match reuse {
+                    Reuse::Migrate(_) => self.resume::<E>(name, map, &info, access)?,
+                    _ => OpenedMap::done(map, MapOutcome::Found),
                 };
+                return Ok(opened.with_unverified(unverified));
             }
             let id = info.id;
             let mismatch = fail(Cause::Mismatch { id, mismatches });
@@ -310,7 +316,24 @@ impl PinDir {
 
 impl OpenedMap {
     fn done<E>(map: Map, outcome: MapOutcome) -> Attempt<Self, E> {
-        Attempt::Done(Self { map, outcome })
+        Attempt::Done(Self::new(map, outcome))
+    }
+
+    fn new(map: Map, outcome: MapOutcome) -> Self {
+        Self {
+            map,
+            outcome,
+            unverified: MapFields::empty(),
+        }
+    }
+}
+
+impl<E> Attempt<OpenedMap, E> {
+    fn with_unverified(mut self, unverified: MapFields) -> Self {
+        if let Self::Done(opened) = &mut self {
+            opened.unverified = unverified;
+        }
+        self
     }
 }
 

@@ -45,10 +45,11 @@ impl PinnedMap {
         reuse: Reuse<'_, '_>,
     ) -> Result<OpenedMap<Self>> {
         let (dir, name, pathname) = split(path.as_ref())?;
-        let OpenedMap { map, outcome } = dir.open_or_create(name, spec, reuse)?;
+        let opened = dir.open_or_create(name, spec, reuse)?;
         Ok(OpenedMap {
-            map: Self::from_parts(map, pathname),
-            outcome,
+            map: Self::from_parts(opened.map, pathname),
+            outcome: opened.outcome,
+            unverified: opened.unverified,
         })
     }
 }

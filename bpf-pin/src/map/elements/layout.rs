@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable, bytes_of, cast_slice, cast_slice_mut, pod_read_una
 use crate::error::Result;
 use crate::error::{Cause, ObjectType};
 use crate::map::Map;
+use crate::map::inner::other_inner_map;
 use crate::object::Prog;
 use crate::procfs;
 use crate::sys::{AsMap, SizedMap};
@@ -353,6 +354,10 @@ impl Layout for Map {
 
     fn write<R>(map: &Self, _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
         write_number(map, write)
+    }
+
+    fn explain(map: &Self, outer: BorrowedFd<'_>) -> Option<Cause> {
+        other_inner_map(map, outer)
     }
 }
 

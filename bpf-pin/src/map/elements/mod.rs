@@ -267,7 +267,10 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     ///   [`XDP_HAS_FRAGS`](crate::prog::ProgFlags::XDP_HAS_FRAGS) and one without; on newer kernels another
     ///   [`expected_attach_type`](crate::ProgSpec::expected_attach_type); a program run by the interpreter
     ///   and one compiled by the JIT
-    /// - EINVAL for a map that differs from the inner map that the map of maps was created with
+    /// - [`OtherInnerMap`](Cause::OtherInnerMap) (EINVAL) for a map that differs from the inner map that the
+    ///   map of maps was created with. The fields are known if a map in it can be opened (`CAP_SYS_ADMIN`).
+    ///   Otherwise programs that are loaded and dropped show only the sizes of key and value (`CAP_BPF`).
+    ///   EINVAL without a cause if neither shows a difference.
     /// - EBADF or EINVAL for a descriptor that is not a cgroup or perf event
     #[inline]
     pub fn update(&self, key: &K, value: &V::Input, flags: ElemFlags) -> Result<()> {
