@@ -2,6 +2,7 @@
 
 mod capability;
 mod file;
+mod filtered;
 mod kind;
 mod misleading_errno;
 mod path;

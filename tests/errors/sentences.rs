@@ -113,6 +113,10 @@ fn permissions() -> Vec<Row> {
             "this thread lacks CAP_BPF, needed for loading BTF"),
         ("capabilities in a user namespace", Cause::UserNamespace,
             "this thread has its capabilities in a user namespace, where bpf(2) ignores them"),
+        ("a seccomp filter", Cause::Filtered { command: bpf_pin::types::Command::MAP_CREATE },
+            "a seccomp filter rejects bpf(BPF_MAP_CREATE) for this thread"),
+        ("a freeze without a writable descriptor and without CAP_BPF", Cause::FreezeDenied,
+            "the map was opened for reading only, and this thread lacks CAP_BPF: depending on the kernel, freezing requires the one or the other"),
     ]
 }
 

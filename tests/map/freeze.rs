@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::{ElemFlags, LoadOnly};
 use bpf_pin::probe::Capability;
-use bpf_pin::types::MapFlags;
+use bpf_pin::types::{Command, MapFlags};
 use bpf_pin::{Access, Map, MapSpec, MapType};
 use common::*;
 use rustix::thread::CapabilitySet;
@@ -121,6 +121,19 @@ fn freezing_without_cap_bpf_depends_on_the_kernel() -> Outcome {
     })
 }
 
+/// One of the two is required, so both are named.
+#[common::test(&[cap::SYS_ADMIN, cap::SETUID, Need::Bpffs])]
+fn freezing_a_read_only_map_without_cap_bpf_names_both() -> Outcome {
+    let fs = TestFs::new();
+    hash().pin(fs.at("map"))?;
+    let map = Map::open_with(fs.at("map"), Access::ReadOnly)?;
+    let error = as_user(CapabilitySet::empty(), || map.freeze().unwrap_err());
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    assert_eq!(error.cause(), Some(&Cause::FreezeDenied), "{error}");
+    assert!(!is_frozen(&Map::open(fs.at("map"))?));
+    Ok(())
+}
+
 #[common::test(BPF)]
 fn a_denied_command_does_not_mean_a_frozen_map() -> Outcome {
     let map = hash();
@@ -130,7 +143,8 @@ fn a_denied_command_does_not_mean_a_frozen_map() -> Outcome {
         || {
             let error = map.freeze().expect_err("a filter");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-            assert!(error.cause().is_none(), "{error}");
+            let command = Command::MAP_FREEZE;
+            assert_eq!(error.cause(), Some(&Cause::Filtered { command }));
         },
     );
     assert!(!is_frozen(&map));

@@ -259,6 +259,41 @@ fn invalid_sizes_are_rejected() -> Outcome {
     Ok(())
 }
 
+/// E2BIG, or ENOMEM without a cause, but never without the field if the number alone is to blame.
+#[common::test(BPF)]
+fn too_many_entries_are_named() -> Outcome {
+    let mut named = 0;
+    for map_type in [
+        MapType::HASH,
+        MapType::ARRAY,
+        MapType::PROG_ARRAY,
+        MapType::PERCPU_HASH,
+        MapType::PERCPU_ARRAY,
+        MapType::LRU_HASH,
+        MapType::QUEUE,
+        MapType::STACK,
+        MapType::STACK_TRACE,
+    ] {
+        let (key, value) = match map_type {
+            MapType::QUEUE | MapType::STACK => (0, 8),
+            MapType::PROG_ARRAY => (4, 4),
+            _ => (4, 8),
+        };
+        let Err(error) = MapSpec::new(map_type, key, value, u32::MAX).create() else {
+            continue;
+        };
+        if error.raw_os_error() == Some(libc::E2BIG) {
+            let what = "max_entries";
+            let is_named =
+                matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what);
+            assert!(is_named, "{map_type}: {error}");
+            named += 1;
+        }
+    }
+    assert!(named > 0);
+    Ok(())
+}
+
 #[common::test(BPF)]
 fn a_spec_creates_any_number_of_maps() -> Outcome {
     let spec = array().name("many");

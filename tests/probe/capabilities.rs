@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use bpf_pin::error::Cause;
 use bpf_pin::probe::{Action, Capabilities, Capability, Limit, Lockdown, Permission};
 use bpf_pin::prog::Insn;
-use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::types::{AttachType, Command, ProgType};
 use bpf_pin::{Map, MapSpec, MapType, ProgSpec};
 use common::*;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsopen};
@@ -248,29 +248,63 @@ const BY_BPF: [Action; 5] = [
     Action::OpenById,
 ];
 
-/// Behind a seccomp filter nothing is predicted, for every errno of the filter.
-#[common::test]
-fn a_filter_makes_predictions_unknown() -> Outcome {
+const COMMANDS: [Command; 5] = [
+    Command::MAP_CREATE,
+    Command::PROG_LOAD,
+    Command::OBJ_PIN,
+    Command::OBJ_GET,
+    Command::MAP_GET_FD_BY_ID,
+];
+
+/// The kernel answers EFAULT to a command without arguments, so another errno is the filter's.
+#[common::test(&[cap::BPF])]
+fn a_filter_that_rejects_bpf_is_the_cause() -> Outcome {
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
         let thread = with_bpf_errno(None, errno as u32, Capabilities::of_this_thread);
-        for action in BY_BPF {
-            let permission = thread.may(action);
-            assert_eq!(permission, Permission::Unknown, "{action}, {errno}");
+        for (action, command) in BY_BPF.into_iter().zip(COMMANDS) {
+            let expected = Permission::Denied(Cause::Filtered { command });
+            assert_eq!(thread.may(action), expected, "{errno}");
         }
         let text = thread.to_string();
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(
-            lines[..5],
-            [
-                "may or may not create maps",
-                "may or may not load programs",
-                "may or may not pin",
-                "may or may not open pins",
-                "may or may not open objects by their ids",
-            ]
-        );
+        let line =
+            "may not create maps: a seccomp filter rejects bpf(BPF_MAP_CREATE) for this thread";
+        assert_eq!(text.lines().next(), Some(line));
         assert!(with_bpf_errno(None, errno as u32, || thread.is_filtered()));
     }
+    Ok(())
+}
+
+#[common::test(&[cap::BPF])]
+fn a_filter_of_one_command_denies_one_action() -> Outcome {
+    for (filtered, command) in BY_BPF.into_iter().zip(COMMANDS) {
+        let thread = with_bpf_errno(Some(command.0), libc::EPERM as u32, || {
+            Capabilities::of_this_thread()
+        });
+        let denied = Permission::Denied(Cause::Filtered { command });
+        for action in BY_BPF {
+            let is_filtered = action == filtered;
+            assert_eq!(thread.may(action) == denied, is_filtered, "{action}");
+        }
+    }
+    Ok(())
+}
+
+/// The kernel itself may reject a command with EPERM before it reads the arguments.
+#[common::test(USERS)]
+fn without_privileges_eperm_does_not_prove_a_filter() -> Outcome {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")?;
+    let permission = as_user(CapabilitySet::empty(), || {
+        with_bpf_errno(None, libc::EPERM as u32, || {
+            Capabilities::of_this_thread().may(Action::CreateMaps)
+        })
+    });
+    let command = Command::MAP_CREATE;
+    let filtered = Permission::Denied(Cause::Filtered { command });
+    assert_eq!(
+        permission == filtered,
+        disabled.trim() == "0",
+        "{permission:?}"
+    );
     Ok(())
 }
 

@@ -18,7 +18,7 @@ pub(crate) use memlock::{memlock, memlock_is_charged};
 pub(crate) use mount::{attach, missing_call, mount, mount_namespace};
 pub(crate) use path::{directory, find, list, make, open, open_dir, pin, unpin, walk};
 pub(crate) use privilege::{
-    for_bpf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, for_query, missing,
-    no_such_id,
+    for_bpf, for_btf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, for_query,
+    missing, no_such_id,
 };
 pub(crate) use shadowed::not_bpffs;

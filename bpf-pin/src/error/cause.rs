@@ -23,10 +23,10 @@ use super::{LinkMismatch, Mismatch, ObjectType};
 /// | topic | causes |
 /// |---|---|
 /// | path and name | [`Missing`](Self::Missing), [`Exists`](Self::Exists), [`NotBpffs`](Self::NotBpffs), [`NotAnObject`](Self::NotAnObject), [`NotADirectory`](Self::NotADirectory), [`SymbolicLink`](Self::SymbolicLink), [`Dot`](Self::Dot), [`InvalidPath`](Self::InvalidPath), [`TooLong`](Self::TooLong) |
-/// | permission | [`Blocked`](Self::Blocked), [`Sticky`](Self::Sticky), [`NotOwner`](Self::NotOwner), [`UnmappedOwner`](Self::UnmappedOwner), [`ReadOnlyFileSystem`](Self::ReadOnlyFileSystem), [`MissingCapability`](Self::MissingCapability), [`UserNamespace`](Self::UserNamespace) |
+/// | permission | [`Blocked`](Self::Blocked), [`Sticky`](Self::Sticky), [`NotOwner`](Self::NotOwner), [`UnmappedOwner`](Self::UnmappedOwner), [`ReadOnlyFileSystem`](Self::ReadOnlyFileSystem), [`MissingCapability`](Self::MissingCapability), [`UserNamespace`](Self::UserNamespace), [`Filtered`](Self::Filtered) |
 /// | kind | [`WrongKind`](Self::WrongKind), [`WrongDescriptor`](Self::WrongDescriptor), [`Unproven`](Self::Unproven), [`NoSuchId`](Self::NoSuchId), [`UnsupportedType`](Self::UnsupportedType) |
 /// | directory | [`Replaced`](Self::Replaced), [`Displaced`](Self::Displaced), [`Removed`](Self::Removed), [`Moved`](Self::Moved), [`MountPoint`](Self::MountPoint), [`NotEmpty`](Self::NotEmpty), [`Locked`](Self::Locked) |
-/// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`OtherInnerMap`](Self::OtherInnerMap), [`Uptr`](Self::Uptr) |
+/// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`FreezeDenied`](Self::FreezeDenied), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`OtherInnerMap`](Self::OtherInnerMap), [`Uptr`](Self::Uptr) |
 /// | program | [`NotLoadedFor`](Self::NotLoadedFor), [`ExpectedAttachType`](Self::ExpectedAttachType), [`WrongProgType`](Self::WrongProgType), [`Lockdown`](Self::Lockdown) |
 /// | link | [`NoTarget`](Self::NoTarget), [`XdpAttached`](Self::XdpAttached), [`AttachedElsewhere`](Self::AttachedElsewhere), [`OtherNetns`](Self::OtherNetns), [`AlreadyAttached`](Self::AlreadyAttached), [`TargetFull`](Self::TargetFull), [`AttachedExclusively`](Self::AttachedExclusively), [`LinkMismatch`](Self::LinkMismatch), [`Detached`](Self::Detached), [`UnexpectedProgram`](Self::UnexpectedProgram), [`UnexpectedMap`](Self::UnexpectedMap), [`RestoreFailed`](Self::RestoreFailed) |
 /// | mount | [`NotTheRoot`](Self::NotTheRoot), [`NotListed`](Self::NotListed), [`AnotherInstance`](Self::AnotherInstance), [`AnotherMount`](Self::AnotherMount), [`Occupied`](Self::Occupied), [`Covered`](Self::Covered), [`Shadowed`](Self::Shadowed), [`LostRace`](Self::LostRace), [`PathBypassesMount`](Self::PathBypassesMount), [`InUse`](Self::InUse), [`ForeignUserNamespace`](Self::ForeignUserNamespace), [`MountTableFull`](Self::MountTableFull) |
@@ -185,6 +185,14 @@ pub enum Cause {
     /// This thread has its capabilities in a user namespace of its own, where bpf(2) ignores them (EPERM).
     #[error("this thread has its capabilities in a user namespace, where bpf(2) ignores them")]
     UserNamespace,
+
+    /// A seccomp filter of this thread rejects the command, with EPERM, ENOSYS or another errno. The kernel would
+    /// have answered EFAULT to the command without arguments, which was tried.
+    #[error("a seccomp filter rejects bpf({command}) for this thread")]
+    Filtered {
+        /// The command.
+        command: Command,
+    },
 
     // Kind.
     /// The object is of another kind than was asked for.
@@ -361,6 +369,11 @@ pub enum Cause {
     /// The map is frozen: only programs can write to it (EPERM).
     #[error("the map is frozen")]
     Frozen,
+    /// Freezing requires a writable descriptor or `CAP_BPF`, depending on the kernel, and both are missing (EPERM).
+    #[error(
+        "the map was opened for reading only, and this thread lacks CAP_BPF: depending on the kernel, freezing requires the one or the other"
+    )]
+    FreezeDenied,
     /// The map's values are mapped into memory for writing, or are being written (EBUSY).
     #[error("the map is mapped into memory for writing, or is being written")]
     BeingWritten,

@@ -3,8 +3,12 @@
 use std::borrow::Cow;
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::io::Errno;
+
 use crate::path::{InteriorNul, InvalidComponent, NAME_MAX, PATH_MAX};
+use crate::process::filter_errno;
 use crate::procfs::ids::UnmappedId;
+use crate::types::Command;
 
 use super::{Cause, ObjectType};
 
@@ -12,6 +16,12 @@ impl Cause {
     pub(crate) fn invalid(what: &'static str, problem: impl Into<Cow<'static, str>>) -> Self {
         let problem = problem.into();
         Self::InvalidArgument { what, problem }
+    }
+
+    /// [`Filtered`](Self::Filtered), if a seccomp filter fails the command with this errno.
+    #[cold]
+    pub(crate) fn filtered(command: Command, errno: Errno) -> Option<Self> {
+        (filter_errno(command) == Some(errno)).then_some(Self::Filtered { command })
     }
 
     pub(crate) fn no_descriptor(what: &'static str) -> Self {

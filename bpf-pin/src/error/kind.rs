@@ -104,9 +104,11 @@ impl ErrorKind {
             | Cause::ReadOnlyFileSystem { .. }
             | Cause::MapAccess { .. }
             | Cause::Frozen
+            | Cause::FreezeDenied
             | Cause::ReadOnlyForProgs
             | Cause::MissingCapability { .. }
             | Cause::UserNamespace
+            | Cause::Filtered { .. }
             | Cause::Lockdown { .. }
             | Cause::NotDelegated { .. }
             | Cause::NeedsDelegation

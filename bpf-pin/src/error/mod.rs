@@ -76,10 +76,14 @@ struct Inner {
 impl Error {
     #[cold]
     pub(crate) fn new(operation: Operation, reason: impl Into<Reason>) -> Self {
+        let reason = reason.into().explained(|errno| {
+            let command = operation.command()?;
+            Cause::filtered(command, errno)
+        });
         Self(Box::new(Inner {
             operation,
             subject: Subject::None,
-            reason: reason.into(),
+            reason,
             log: Box::default(),
             elements_done: 0,
             during: None,

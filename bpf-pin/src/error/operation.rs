@@ -248,6 +248,40 @@ impl Operation {
         (verb, "")
     }
 
+    /// The command of bpf(2) that it consists of, or that comes first.
+    pub(super) fn command(self) -> Option<Command> {
+        Some(match self {
+            Self::Open => Command::OBJ_GET,
+            Self::Pin | Self::Replace => Command::OBJ_PIN,
+            Self::CreateToken => Command::TOKEN_CREATE,
+            Self::FromFd | Self::Info | Self::TokenInfo | Self::BtfInfo | Self::Elements => {
+                Command::OBJ_GET_INFO_BY_FD
+            }
+            Self::CreateMap => Command::MAP_CREATE,
+            Self::Freeze => Command::MAP_FREEZE,
+            Self::Lookup => Command::MAP_LOOKUP_ELEM,
+            Self::Update => Command::MAP_UPDATE_ELEM,
+            Self::Delete => Command::MAP_DELETE_ELEM,
+            Self::LookupAndDelete => Command::MAP_LOOKUP_AND_DELETE_ELEM,
+            Self::NextKey => Command::MAP_GET_NEXT_KEY,
+            Self::LookupBatch => Command::MAP_LOOKUP_BATCH,
+            Self::LookupAndDeleteBatch => Command::MAP_LOOKUP_AND_DELETE_BATCH,
+            Self::UpdateBatch => Command::MAP_UPDATE_BATCH,
+            Self::DeleteBatch => Command::MAP_DELETE_BATCH,
+            Self::LoadProg => Command::PROG_LOAD,
+            Self::RunProg => Command::PROG_TEST_RUN,
+            Self::BindMap => Command::PROG_BIND_MAP,
+            Self::LoadBtf => Command::BTF_LOAD,
+            Self::BtfFromId => Command::BTF_GET_FD_BY_ID,
+            Self::CreateLink | Self::ReplaceFunction => Command::LINK_CREATE,
+            Self::UpdateLink => Command::LINK_UPDATE,
+            Self::DetachLink => Command::LINK_DETACH,
+            Self::CreateIter => Command::ITER_CREATE,
+            Self::Query => Command::PROG_QUERY,
+            _ => return None,
+        })
+    }
+
     /// The operation of a `BPF_MAP_*_BATCH` command.
     pub(crate) fn batch(command: Command) -> Self {
         match command {

@@ -24,7 +24,7 @@ impl Map {
     /// - [`BeingWritten`](Cause::BeingWritten) (EBUSY) if its values are mapped for writing or being written
     /// - [`MapAccess`](Cause::MapAccess) (EPERM) for a map opened for reading only
     /// - [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_BPF`, on a kernel that requires
-    ///   it instead of a writable descriptor
+    ///   it instead of a writable descriptor; [`FreezeDenied`](Cause::FreezeDenied) (EPERM) if both are missing
     /// - ENOTSUPP for a type that cannot be frozen
     ///
     /// # Examples
@@ -60,10 +60,10 @@ fn freeze_cause(fd: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
         _ if errno == Errno::BUSY => return None,
         _ => {}
     }
-    // Some kernels require the capability, others a writable descriptor. If both are missing, the cause is
-    // unknown.
+    // Some kernels require the capability, others a writable descriptor.
     let denied = denied_access(fd, Access::WriteOnly);
     match (denied, lacks(Capability::Bpf)?) {
+        (Some(_), true) => Some(Cause::FreezeDenied),
         (Some(denied), false) => Some(denied),
         (None, true) => diagnose::missing(Capability::Bpf, "freezing a map"),
         _ => None,

@@ -184,7 +184,9 @@ impl<'fd> MapSpec<'fd> {
     /// - ENOMEM
     /// - [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     ///   [`Memlock`](Cause::Memlock) (EPERM)
-    /// - [`NotDelegated`](Cause::NotDelegated) (EPERM) for what the [`token`](Self::token) does not allow
+    /// - [`NotDelegated`](Cause::NotDelegated) (EPERM) for what the [`token`](Self::token) does not allow. What it
+    ///   allows still takes the capability, in the token's user namespace.
+    /// - [`Filtered`](Cause::Filtered) if a seccomp filter rejects the command
     ///
     /// # References
     ///
@@ -260,13 +262,13 @@ impl<'fd> MapSpec<'fd> {
 
     #[cold]
     fn unprivileged(&self) -> Option<Cause> {
-        match self.token {
-            Some(token) => token.forbids(Command::MAP_CREATE, |allowed| {
+        let forbidden = self.token.and_then(|token| {
+            token.forbids(Command::MAP_CREATE, |allowed| {
                 let is_allowed = allowed.maps.contains(self.map_type);
                 (!is_allowed).then(|| format!("maps of type {}", self.map_type))
-            }),
-            None => diagnose::for_map(self.map_type),
-        }
+            })
+        });
+        forbidden.or_else(|| diagnose::for_map(self.map_type, self.token.is_some()))
     }
 
     /// `RLIMIT_MEMLOCK` is the cause if the smallest map of the type can be created.

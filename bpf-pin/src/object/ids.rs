@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result, Subject};
+use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::sys::ById;
-use crate::types::{Identity, Kind};
+use crate::types::{Command, Identity, Kind};
 
 use super::typed::TypedObject;
 
@@ -68,6 +68,7 @@ fn by_id_error(kind: Kind, id: u32, errno: Errno) -> Error {
         Errno::NOENT => diagnose::no_such_id(kind.noun()),
         _ => None,
     };
+    let cause = cause.or_else(|| Cause::filtered(Command(commands(kind).get_fd), errno));
     let reason = Reason::new(errno, cause);
     Error::new(Operation::FromId, reason).of(Subject::Object(Identity { kind, id }))
 }
@@ -91,7 +92,9 @@ impl<T: TypedObject> Iterator for Ids<T> {
             }
             Err(errno) => {
                 self.is_over = true;
+                let command = Command(commands(T::KIND).get_next);
                 let cause = (errno == Errno::PERM).then(diagnose::for_next_id).flatten();
+                let cause = cause.or_else(|| Cause::filtered(command, errno));
                 Some(Err(Error::new(
                     Operation::NextId,
                     Reason::new(errno, cause),

@@ -9,10 +9,11 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::diagnose;
 use crate::error::Cause;
 use crate::process::{
-    Capability, Lockdown, in_user_namespace, is_filtered, lacks, lockdown,
+    Capability, Lockdown, filter_errno, in_user_namespace, is_filtered, lacks, lockdown,
     unprivileged_bpf_disabled,
 };
 use crate::sys;
+use crate::types::Command;
 
 /// An action that [`Capabilities`] predicts.
 ///
@@ -56,6 +57,19 @@ impl Action {
     ];
 }
 
+impl Action {
+    /// The command that it takes first. Mounting takes none.
+    fn command(self) -> Command {
+        match self {
+            Self::CreateMaps => Command::MAP_CREATE,
+            Self::LoadProgs => Command::PROG_LOAD,
+            Self::Pin => Command::OBJ_PIN,
+            Self::Open | Self::Mount => Command::OBJ_GET,
+            Self::OpenById => Command::MAP_GET_FD_BY_ID,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -82,7 +96,8 @@ pub enum Permission {
     },
     /// The action is denied.
     Denied(Cause),
-    /// Could not be determined: /proc is missing, or a seccomp filter may answer instead of the kernel.
+    /// Could not be determined: /proc is missing, or a seccomp filter may answer instead of the kernel, which is
+    /// not proven.
     Unknown,
 }
 
@@ -146,7 +161,8 @@ impl fmt::Display for Limit {
 }
 
 /// The permissions of this thread, predicted from its effective capabilities,
-/// `kernel.unprivileged_bpf_disabled`, the user namespace, lockdown and `RLIMIT_MEMLOCK`.
+/// `kernel.unprivileged_bpf_disabled`, the user namespace, lockdown, `RLIMIT_MEMLOCK`, and the commands that a
+/// seccomp filter rejects.
 ///
 /// Security modules and the modes of files may still deny an action. Another thread may have other
 /// capabilities.
@@ -191,10 +207,13 @@ pub struct Capabilities {
     net_admin: bool,
     /// Why bpf(2) is closed to this thread as a whole, as it may be before Linux 5.19.
     closed: Option<Permission>,
+    /// The actions whose commands a seccomp filter is proven to reject.
+    filtered: Vec<Action>,
 }
 
 impl Capabilities {
-    /// Reads the current state: `capget(2)`, files in /proc and /sys, and calls of bpf(2) that do nothing.
+    /// Reads the current state: `capget(2)`, files in /proc and /sys, and calls of bpf(2) that do nothing. Behind a
+    /// seccomp filter, these include each action's command without arguments, which shows if the filter rejects it.
     pub fn of_this_thread() -> Self {
         const ALL: &[Capability] = &[
             Capability::Bpf,
@@ -221,6 +240,13 @@ impl Capabilities {
             net_admin: capabilities(None)
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)),
             closed,
+            filtered: Action::ALL
+                .iter()
+                .copied()
+                .filter(|&action| {
+                    action != Action::Mount && filter_errno(action.command()).is_some()
+                })
+                .collect(),
         };
         if !is_filtered() && this.may(Action::CreateMaps).is_granted_or_partly() {
             this.memlock_is_charged = this.memlock.and_then(diagnose::memlock_is_charged);
@@ -232,6 +258,9 @@ impl Capabilities {
     pub fn may(&self, action: Action) -> Permission {
         match (action, &self.closed) {
             (Action::Mount, _) => self.may_mount(),
+            (action, _) if self.filtered.contains(&action) => Permission::Denied(Cause::Filtered {
+                command: action.command(),
+            }),
             (_, Some(closed)) => closed.clone(),
             (Action::Pin | Action::Open, None) => Permission::Granted,
             (Action::OpenById, None) => {

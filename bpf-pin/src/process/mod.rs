@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode};
 
 use crate::sys;
-use crate::types::FileSystem;
+use crate::types::{Command, FileSystem};
 
 /// A capability that bpf(2) checks. `CAP_SYS_ADMIN` replaces each of them, but not everywhere for
 /// `CAP_NET_ADMIN` before Linux 6.9.
@@ -74,6 +74,30 @@ pub(crate) fn unprivileged_bpf_disabled() -> Option<u8> {
 /// True if a seccomp filter may have answered a syscall instead of the kernel.
 pub(crate) fn is_filtered() -> bool {
     !matches!(secure_computing_mode(), Ok(SecureComputingMode::Disabled))
+}
+
+/// The errno with which a seccomp filter rejects this command, if that is proven. The kernel's answer to a command
+/// without arguments is EFAULT.
+#[cold]
+pub(crate) fn filter_errno(command: Command) -> Option<Errno> {
+    if !is_filtered() {
+        return None;
+    }
+    let errno = sys::probe_command(command.0);
+    let is_proven = match errno {
+        Errno::FAULT => false,
+        // It may come from the kernel, if the sysctl closes the command to this thread.
+        Errno::PERM => {
+            let is_privileged =
+                lacks(Capability::Bpf) == Some(false) && in_user_namespace() == Some(false);
+            is_privileged || unprivileged_bpf_disabled() == Some(0)
+        }
+        // It may come from a kernel without bpf(2), which has no bpffs either.
+        Errno::NOSYS => sys::read_file(c"/proc/filesystems")
+            .is_ok_and(|known| known.lines().any(|line| line.ends_with("\tbpf"))),
+        _ => true,
+    };
+    is_proven.then_some(errno)
 }
 
 /// The state of the kernel's lockdown, from /sys/kernel/security/lockdown.

@@ -30,7 +30,8 @@ impl ProgSpec<'_> {
     /// - E2BIG if the program is too long or too complex
     /// - [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     ///   [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token)
-    ///   [`NotDelegated`](Cause::NotDelegated)
+    ///   [`NotDelegated`](Cause::NotDelegated), or the capability, which it takes in the token's user namespace
+    /// - [`Filtered`](Cause::Filtered) if a seccomp filter rejects the command
     /// - [`Lockdown`](Cause::Lockdown)
     /// - [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for a field that the kernel is too old for
     /// - ENOKEY, EKEYREJECTED, EBADMSG and similar for a [`signature`](Self::signature); EINVAL if the
@@ -231,16 +232,17 @@ impl ProgSpec<'_> {
 
     #[cold]
     fn unprivileged(&self) -> Option<Cause> {
-        let Some(token) = self.token else {
-            return diagnose::for_prog(self.prog_type);
-        };
-        token.forbids(Command::PROG_LOAD, |allowed| {
-            let attach_type = self.attach_type();
-            if !allowed.progs.contains(self.prog_type) {
-                return Some(format!("programs of type {}", self.prog_type));
-            }
-            (!allowed.attachs.contains(attach_type)).then(|| format!("programs for {attach_type}"))
-        })
+        let forbidden = self.token.and_then(|token| {
+            token.forbids(Command::PROG_LOAD, |allowed| {
+                let attach_type = self.attach_type();
+                if !allowed.progs.contains(self.prog_type) {
+                    return Some(format!("programs of type {}", self.prog_type));
+                }
+                (!allowed.attachs.contains(attach_type))
+                    .then(|| format!("programs for {attach_type}"))
+            })
+        });
+        forbidden.or_else(|| diagnose::for_prog(self.prog_type, self.token.is_some()))
     }
 
     /// `RLIMIT_MEMLOCK` is the cause if a short program without effect loads, and one as long as this does

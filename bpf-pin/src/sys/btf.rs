@@ -8,8 +8,13 @@ use rustix::io::Errno;
 use super::object::info_into;
 use super::{Result, address, address_mut, bpf, new_fd, raw};
 
-/// `BPF_BTF_LOAD`, with a log unless `log` is empty. Returns `btf_log_true_size` as well.
-pub(crate) fn btf_load(btf: &[u8], log: &mut [u8]) -> (Result<OwnedFd>, u32) {
+/// `BPF_BTF_LOAD`, with a log unless `log` is empty, and with a token's descriptor and flag unless they are 0.
+/// Returns `btf_log_true_size` as well.
+pub(crate) fn btf_load(
+    btf: &[u8],
+    (btf_token_fd, btf_flags): (i32, u32),
+    log: &mut [u8],
+) -> (Result<OwnedFd>, u32) {
     let sizes = (u32::try_from(btf.len()), u32::try_from(log.len()));
     let (Ok(btf_size), Ok(btf_log_size)) = sizes else {
         return (Err(Errno::TOOBIG), 0);
@@ -20,6 +25,8 @@ pub(crate) fn btf_load(btf: &[u8], log: &mut [u8]) -> (Result<OwnedFd>, u32) {
         btf_log_buf: address_mut(log),
         btf_log_size,
         btf_log_level: u32::from(!log.is_empty()),
+        btf_flags,
+        btf_token_fd,
         ..abi::bpf_attr_btf_load::zeroed()
     };
     // SAFETY: both buffers have the given sizes and outlive the call; BTF_LOAD returns a descriptor.

@@ -55,7 +55,8 @@ pub(crate) use mmap::Mapping;
 pub(crate) use mount::statmount;
 pub(crate) use object::{
     AnyInfo, ById, InfoBuf, InfoHead, info, info_head, link_head, map_head, obj_get, obj_get_at,
-    obj_pin, obj_pin_at, object_id, probe_bpf_allowed, probe_link, probe_path_fd, probe_prog,
+    obj_pin, obj_pin_at, object_id, probe_bpf_allowed, probe_command, probe_link, probe_path_fd,
+    probe_prog,
 };
 pub(crate) use process::{LockOwner, page_size};
 pub(crate) use prog::{

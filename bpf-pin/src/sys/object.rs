@@ -75,8 +75,8 @@ pub(crate) fn probe_path_fd() -> Errno {
 /// The commands that find the objects of a kind by their ids.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ById {
-    get_fd: abi::bpf_cmd,
-    get_next: abi::bpf_cmd,
+    pub(crate) get_fd: abi::bpf_cmd,
+    pub(crate) get_next: abi::bpf_cmd,
 }
 
 impl ById {
@@ -102,6 +102,18 @@ impl ById {
         let mut attr = abi::bpf_attr_get_id {
             start_id: id,
             open_flags,
+            ..abi::bpf_attr_get_id::zeroed()
+        };
+        // SAFETY: the arm holds no address; the command returns a descriptor.
+        unsafe { new_fd(bpf(self.get_fd, &mut attr)) }
+    }
+
+    /// `BPF_BTF_GET_FD_BY_ID` with a token and its flag. Linux 6.15.
+    pub(crate) fn fd_with_token(self, id: u32, (token_fd, flag): (i32, u32)) -> Result<OwnedFd> {
+        let mut attr = abi::bpf_attr_get_id {
+            start_id: id,
+            open_flags: flag,
+            fd_by_id_token_fd: token_fd,
             ..abi::bpf_attr_get_id::zeroed()
         };
         // SAFETY: the arm holds no address; the command returns a descriptor.
@@ -165,6 +177,17 @@ pub(crate) fn probe_bpf_allowed() -> Errno {
     unsafe { info_into(u32::MAX, &mut [0u8; 0]) }
         .err()
         .unwrap_or(Errno::BADF)
+}
+
+/// The command without arguments: the kernel reads them before anything else and fails with EFAULT. Only before
+/// that it fails with EPERM if `kernel.unprivileged_bpf_disabled` closes the command to this thread.
+pub(crate) fn probe_command(cmd: abi::bpf_cmd) -> Errno {
+    // SAFETY: the kernel finds no arguments at address 0, so it reads and writes nothing.
+    let result = unsafe { abi::bpf(cmd, ptr::null_mut(), 8) };
+    match result < 0 {
+        true => super::last_errno(),
+        false => Errno::FAULT,
+    }
 }
 
 /// The part of an object's info that depends on its kind.

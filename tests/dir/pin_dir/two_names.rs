@@ -294,3 +294,28 @@ fn copy_to_works_across_bpffs_instances() -> Outcome {
     assert_eq!(there.names(), ["map", "prog"]);
     Ok(())
 }
+
+/// The kernel reports ENOENT for either name, so only one that is missing is named.
+#[common::test(PINS)]
+fn enoent_names_only_a_name_that_is_missing() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "pin")?;
+    type Attempt<'a> = &'a (dyn Fn(&str, &str) -> bpf_pin::Result<()> + Sync);
+    let attempts: [(libc::c_long, Attempt<'_>); 2] = [
+        (libc::SYS_linkat, &|from, to| dir.link(from, to)),
+        (libc::SYS_renameat2, &|from, to| dir.rename(from, to)),
+    ];
+    for (call, attempt) in attempts {
+        let error = attempt("missing", "new").unwrap_err();
+        let path = fs.at("missing");
+        assert_eq!(error.cause(), Some(&Cause::Missing { path }), "{error}");
+        // The old name exists, and the new one need not.
+        let error = with_seccomp_errno(call, None, libc::ENOENT as u32, || {
+            attempt("pin", "new").unwrap_err()
+        });
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+        assert_eq!(error.cause(), None, "{error}");
+    }
+    Ok(())
+}

@@ -125,6 +125,25 @@ pub fn a_full_map_accepts_the_elements_that_fit() -> Outcome {
     Ok(())
 }
 
+/// Deleting makes room, so ENOSPC does not mean that the map is full.
+#[common::test(BPF)]
+pub fn enospc_of_a_deletion_is_not_a_full_map() -> Outcome {
+    let map = MapSpec::new(MapType::HASH, 4, 8, 100).create()?;
+    let elems = map.elements::<u32, u64>()?;
+    for (command, errno) in [
+        (Command::MAP_DELETE_BATCH, libc::ENOSPC),
+        (Command::MAP_DELETE_ELEM, libc::E2BIG),
+    ] {
+        let error = with_bpf_errno(Some(command.0), errno as u32, || match command {
+            Command::MAP_DELETE_BATCH => elems.delete_batch(&[1, 2]).unwrap_err(),
+            _ => elems.delete(&1).unwrap_err(),
+        });
+        assert_eq!(error.raw_os_error(), Some(errno));
+        assert_eq!(error.cause(), Some(&Cause::Filtered { command }));
+    }
+    Ok(())
+}
+
 #[common::test(BPF)]
 pub fn missing_keys_are_skipped() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 100).create()?;

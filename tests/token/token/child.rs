@@ -19,6 +19,11 @@ const CHILD: &str = "BPF_PIN_TEST_TOKEN";
 /// The functions that run in such a process.
 const CHILDREN: &[(&str, fn())] = &[
     ("delegated", crate::token::usage::delegated),
+    ("delegated_btf", crate::token::usage::delegated_btf),
+    (
+        "without_capabilities",
+        crate::token::usage::without_capabilities,
+    ),
     ("standard_input", crate::token::usage::as_standard_input),
     (
         "too_old_for_delegation",

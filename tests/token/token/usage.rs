@@ -5,11 +5,13 @@ use std::os::unix::fs::MetadataExt;
 
 use bpf_pin::bpffs::MountOptions;
 use bpf_pin::error::{Cause, Operation};
-use bpf_pin::prog::Insn;
+use bpf_pin::probe::Capability;
+use bpf_pin::prog::{Btf, Insn};
 use bpf_pin::token::{Allowed, Token};
 use bpf_pin::types::{AttachType, Command, ProgType};
 use bpf_pin::{Error, Map, MapSpec, MapType, Prog, ProgSpec, Result, abi};
 use common::*;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::token::child;
 use crate::token::*;
@@ -130,6 +132,83 @@ pub fn delegated() {
     let token = Token::try_from(OwnedFd::from(token)).unwrap();
     lru.token(&token).create().unwrap();
     assert!(format!("{token:?}").starts_with("Token"));
+}
+
+#[common::test(TOKENS)]
+fn a_token_allows_loading_btf() -> Outcome {
+    let options = MountOptions::new()
+        .delegate_cmds([Command::BTF_LOAD, Command::BTF_GET_FD_BY_ID])
+        .delegate_maps([MapType::ARRAY]);
+    child::run("delegated_btf", |socket| {
+        Ok(options.grant_delegation(&socket)?)
+    })
+}
+
+pub fn delegated_btf() {
+    let blob = btf_blob(&[1, 1 << 24, 4, 32], b"\0int\0");
+    let error = Btf::load(&blob).unwrap_err();
+    assert_eq!(error.cause(), Some(&Cause::UserNamespace), "{error}");
+    let bpffs = child::granted(&MountOptions::new().mode(0o755)).unwrap();
+    let token = Token::create(&bpffs).unwrap();
+    let btf = Btf::load_with_token(&blob, &token).unwrap();
+    let id = btf.id().unwrap();
+    let error = Btf::from_id(id).unwrap_err();
+    assert_eq!(error.cause(), Some(&Cause::UserNamespace), "{error}");
+    match Btf::from_id_with_token(id, &token) {
+        Ok(same) => assert_eq!(same.id().unwrap(), id),
+        Err(error) => {
+            assert!(kernel(6, 15).unmet().is_some(), "{error}");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        }
+    }
+    // The log is fetched with the token too.
+    let error = Btf::load_with_token(&blob[1..], &token).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    assert!(error.log().is_some(), "{error}");
+    // The token allows no maps of this type.
+    let array = map_spec(MapType::ARRAY).token(&token).create();
+    assert_not_delegated(array, "BPF_MAP_CREATE");
+}
+
+/// What a token allows still takes the capability in its user namespace.
+#[common::test(TOKENS)]
+fn a_token_needs_the_capability() -> Outcome {
+    let options = delegating_options().delegate_cmds([
+        Command::MAP_CREATE,
+        Command::PROG_LOAD,
+        Command::BTF_LOAD,
+        Command::BTF_GET_FD_BY_ID,
+    ]);
+    child::run("without_capabilities", |socket| {
+        Ok(options.grant_delegation(&socket)?)
+    })
+}
+
+pub fn without_capabilities() {
+    let bpffs = child::granted(&MountOptions::new().mode(0o755)).unwrap();
+    let token = Token::create(&bpffs).unwrap();
+    let mut sets = capabilities(None).unwrap();
+    sets.effective -= CapabilitySet::BPF | CapabilitySet::SYS_ADMIN;
+    set_capabilities(None, sets).unwrap();
+    let blob = btf_blob(&[1, 1 << 24, 4, 32], b"\0int\0");
+    let xdp = load(ProgType::XDP, AttachType::XDP, Some(&token));
+    let btf = Btf::load_with_token(&blob, &token);
+    for error in [
+        map_spec(MapType::LRU_HASH).token(&token).create().unwrap_err(),
+        xdp.unwrap_err(),
+        btf.unwrap_err(),
+    ] {
+        let capability = Capability::Bpf;
+        let is_named = matches!(error.cause(), Some(Cause::MissingCapability { capability: found, .. }) if *found == capability);
+        assert!(is_named, "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
+    if kernel(6, 15).unmet().is_none() {
+        let error = Btf::from_id_with_token(1, &token).unwrap_err();
+        let capability = Capability::SysAdmin;
+        let is_named = matches!(error.cause(), Some(Cause::MissingCapability { capability: found, .. }) if *found == capability);
+        assert!(is_named, "{error}");
+    }
 }
 
 /// Descriptor 0 is valid here, although 0 means none in other fields.

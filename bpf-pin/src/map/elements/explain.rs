@@ -35,13 +35,16 @@ impl<M: AsMap> RawElements<M> {
                 let is_frozen = writes && is_frozen(fd) == Some(true);
                 is_frozen.then_some(Cause::Frozen)
             }),
-            // A trie fails with ENOSPC.
-            Errno::TOOBIG | Errno::NOSPC if writes => Some(Cause::MaxEntries {
-                max_entries: self.map.max_entries(),
-            }),
             _ => None,
         };
         Reason::new(errno, cause)
+    }
+
+    /// E2BIG, and ENOSPC of a trie, when an element is added.
+    #[cold]
+    pub(super) fn full(&self, errno: Errno) -> Option<Cause> {
+        let max_entries = self.map.max_entries();
+        matches!(errno, Errno::TOOBIG | Errno::NOSPC).then_some(Cause::MaxEntries { max_entries })
     }
 
     /// For a command that the map's type may lack.
@@ -85,7 +88,7 @@ impl<M: AsMap> RawElements<M> {
             Some(_) => Reason::new(errno, cause),
             None => self
                 .reason(errno, Access::WriteOnly)
-                .explained(|errno| self.no_lock(errno, flags)),
+                .explained(|errno| self.full(errno).or_else(|| self.no_lock(errno, flags))),
         }
     }
 
