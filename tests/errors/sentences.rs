@@ -114,7 +114,7 @@ fn permissions() -> Vec<Row> {
         ("capabilities in a user namespace", Cause::UserNamespace,
             "this thread has its capabilities in a user namespace, where bpf(2) ignores them"),
         ("a seccomp filter", Cause::Filtered { command: bpf_pin::types::Command::MAP_CREATE },
-            "a seccomp filter rejects bpf(BPF_MAP_CREATE) for this thread"),
+            "a seccomp filter of this thread rejects the command map_create of bpf(2)"),
         ("a freeze without a writable descriptor and without CAP_BPF", Cause::FreezeDenied,
             "the map was opened for reading only, and this thread lacks CAP_BPF: depending on the kernel, freezing requires the one or the other"),
     ]

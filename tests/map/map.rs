@@ -284,8 +284,7 @@ fn too_many_entries_are_named() -> Outcome {
         };
         if error.raw_os_error() == Some(libc::E2BIG) {
             let what = "max_entries";
-            let is_named =
-                matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what);
+            let is_named = matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what);
             assert!(is_named, "{map_type}: {error}");
             named += 1;
         }

@@ -266,8 +266,7 @@ fn a_filter_that_rejects_bpf_is_the_cause() -> Outcome {
             assert_eq!(thread.may(action), expected, "{errno}");
         }
         let text = thread.to_string();
-        let line =
-            "may not create maps: a seccomp filter rejects bpf(BPF_MAP_CREATE) for this thread";
+        let line = "may not create maps: a seccomp filter of this thread rejects the command map_create of bpf(2)";
         assert_eq!(text.lines().next(), Some(line));
         assert!(with_bpf_errno(None, errno as u32, || thread.is_filtered()));
     }

@@ -188,7 +188,7 @@ pub enum Cause {
 
     /// A seccomp filter of this thread rejects the command, with EPERM, ENOSYS or another errno. The kernel would
     /// have answered EFAULT to the command without arguments, which was tried.
-    #[error("a seccomp filter rejects bpf({command}) for this thread")]
+    #[error("a seccomp filter of this thread rejects the command {command} of bpf(2)")]
     Filtered {
         /// The command.
         command: Command,

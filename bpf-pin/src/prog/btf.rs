@@ -125,7 +125,7 @@ impl Btf {
     /// - [`NotDelegated`](Cause::NotDelegated) (EPERM) if the token does not allow `BPF_BTF_GET_FD_BY_ID`
     /// - [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN` in the token's user
     ///   namespace
-    /// - EINVAL before Linux 6.15
+    /// - EINVAL from a kernel without the field
     pub fn from_id_with_token(id: u32, token: &Token) -> Result<Self> {
         let opened = sys::ById::BTF.fd_with_token(id, Token::argument(Some(token)));
         opened.map(|fd| Self { fd }).map_err(|errno| {

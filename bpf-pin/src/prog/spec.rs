@@ -215,7 +215,8 @@ impl<'a> ProgSpec<'a> {
     /// Sets `attach_btf_id`: the kernel function or other target, by its BTF id. Linux 5.5.
     ///
     /// The id is in the kernel's BTF, or in that of [`attach_prog`](Self::attach_prog) or
-    /// [`attach_btf_obj`](Self::attach_btf_obj).
+    /// [`attach_btf_obj`](Self::attach_btf_obj). This library does not parse BTF. The crate `btf-rs` finds the id
+    /// of a function by its name: `Btf::from_file("/sys/kernel/btf/vmlinux")?.resolve_ids_by_name("vfs_read")?`.
     pub fn attach_btf_id(mut self, id: u32) -> Self {
         self.attach_btf_id = id;
         self

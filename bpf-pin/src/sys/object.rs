@@ -108,7 +108,7 @@ impl ById {
         unsafe { new_fd(bpf(self.get_fd, &mut attr)) }
     }
 
-    /// `BPF_BTF_GET_FD_BY_ID` with a token and its flag. Linux 6.15.
+    /// `BPF_BTF_GET_FD_BY_ID` with a token and its flag.
     pub(crate) fn fd_with_token(self, id: u32, (token_fd, flag): (i32, u32)) -> Result<OwnedFd> {
         let mut attr = abi::bpf_attr_get_id {
             start_id: id,

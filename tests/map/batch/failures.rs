@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::{Cursor, ElemFlags};
-use bpf_pin::types::MapFlags;
+use bpf_pin::types::{Command, MapFlags};
 use bpf_pin::{Access, Error, Map, MapSpec, MapType};
 use common::*;
 

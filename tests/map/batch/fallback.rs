@@ -75,7 +75,8 @@ fn einval_of_a_filter_does_not_mean_missing_batches() -> Outcome {
             assert_eq!(error.operation(), operation);
             assert_eq!(error.elements_done(), 0);
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-            assert!(error.cause().is_none(), "{error}");
+            let command = Command(cmd);
+            assert_eq!(error.cause(), Some(&Cause::Filtered { command }));
             assert_eq!(elems.keys().count(), 1);
             Ok(())
         })?;
