@@ -333,7 +333,7 @@ fn sixteen_threads_without_flock_mount_once() -> Outcome {
     })
 }
 
-/// Read permission on the directory suffices to hold its lock. A held lock delays the call and has no other effect.
+/// Read permission on the directory suffices to hold its lock. A held lock only delays the call.
 #[common::test(ROOT)]
 fn a_held_lock_only_delays_ensure() -> Outcome {
     with_mount_point(|path| {

@@ -270,7 +270,7 @@ fn in_a_full_table(root: &Path, max: u64) {
 
 /// Without mountinfo no cause is named. Calls that do not need mountinfo succeed.
 #[common::test(ROOT)]
-fn mounting_without_proc() -> Outcome {
+fn mounting_without_proc_works_or_reports_the_missing_proc() -> Outcome {
     with_mount_point(|path| {
         let (place, proc) = (path.join("place"), Path::new("/proc"));
         fs::create_dir(&place)?;

@@ -354,7 +354,7 @@ fn limit_memory(bytes: u64) {
     setrlimit(Resource::Memlock, limit).expect("a lower limit");
 }
 
-/// A user id that other tests do not use, so that no other memory is charged to it.
+/// A user id of this test alone. The memory of other tests is not charged to it.
 const USER: u32 = 4321;
 
 /// Before Linux 5.11 an object above the limit fails and the error names the limit. Later it is created.

@@ -1,4 +1,4 @@
-//! What the feature `serde` writes: the kernel's names.
+//! The feature `serde` writes fields and values with the names of the kernel.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -94,7 +94,8 @@ fn with_lockdown<T: Send>(text: Option<&str>, test: impl FnOnce() -> T + Send) -
 
 const NOT_LOCKED_DOWN: Option<&str> = Some("[none] integrity confidentiality\n");
 
-/// Runs with a user id of its own, so that no other memory is charged, and with the capabilities of the actions.
+/// Runs with a user id of its own, to which the memory of other tests is not charged, and with the capabilities of
+/// the actions.
 fn as_a_fresh_user(test: impl FnOnce() + Send) {
     with_lockdown(NOT_LOCKED_DOWN, || {
         let all = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
