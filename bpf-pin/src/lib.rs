@@ -71,7 +71,7 @@
 //!
 //! # Promises
 //!
-//! - The kernel proves a kind before a typed value exists, whether the descriptor comes from a pin or from elsewhere. On Linux 5.10
+//! - A [`Map`], [`Prog`] or [`Link`] exists only after the kernel has proven its kind, also if it is made from a descriptor. On Linux 5.10
 //!   to 7.3 the proof is one system call, two for a map opened for writing only. On a kernel whose structs have unknown sizes it
 //!   takes more.
 //! - A failing call leaves everything as it was, and an object that it took comes back in the error: see [`Failed`].
@@ -86,8 +86,9 @@
 //! Safe code that uses this library keeps the process's memory sound. A loaded program is not covered: it can write to memory
 //! (`bpf_probe_write_user`), close or replace descriptors (`bpf_sys_close` under `test_run`), pass addresses on (`bpf_sys_bpf`) and
 //! override what a system call returns (`bpf_override_return`). Uprobes write to the code and data of processes, so
-//! [`Uprobes::new`](link::Uprobes::new) is unsafe. Information of zeros about an object, as a seccomp filter can forge it, is
-//! rejected. A filter or tracer that forges more, such as a descriptor, is outside the promise, as is `/proc/self/mem`.
+//! [`Uprobes::new`](link::Uprobes::new) is unsafe. A seccomp filter can return success without making the call, which leaves zeros in
+//! the object's info: such info is rejected. The promise does not cover filters and tracers that forge more than that, such as a
+//! descriptor, nor writes to `/proc/self/mem`.
 //!
 //! # Descriptors
 //!

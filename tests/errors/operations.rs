@@ -150,7 +150,7 @@ const MAPS: &[Row] = &[
     ("a hash", |s| error(s.map.mmap::<AtomicU64>()),
         "mmap map {map} \"test_hash\": only an array created with BPF_F_MMAPABLE can be mapped, and this hash map is not one"),
     ("keys of another size", |s| error(s.map.elements::<u64, u64>()),
-        "view the elements of map {map} \"test_hash\": the key has 8 bytes, expected 4"),
+        "view the elements of map {map} \"test_hash\": the key has 8 bytes, but the map's keys have 4"),
     ("a descriptor for writing", |s| error(write_only(s).elements::<u32, u64>().unwrap().lookup(&0)),
         "look up in map {map} \"test_hash\": the map was opened for writing only"),
     ("a key that is there", |s| {

@@ -198,7 +198,7 @@ fn maps() -> Vec<Row> {
         ("an index beyond the end", Cause::IndexOutOfRange { index: 4, max_entries: 4 },
             "index 4 is out of range: max_entries is 4"),
         ("a key of another size", size("key", 4, 8),
-            "the key has 8 bytes, expected 4"),
+            "the key has 8 bytes, but the map's keys have 4"),
         ("too few values for the CPUs", size("number of values", 4, 1),
             "the number of values is 1, expected 4"),
         ("more keys than values", Cause::LengthMismatch { keys: 3, values: 2 },

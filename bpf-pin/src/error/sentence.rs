@@ -169,7 +169,10 @@ pub(super) fn other_inner_map(mismatches: &[Mismatch], f: &mut Formatter<'_>) ->
 pub(super) fn size(what: &str, expected: &usize, found: &usize, f: &mut Formatter<'_>) -> Result {
     match what.starts_with("number") {
         true => write!(f, "the {what} is {found}, expected {expected}"),
-        false => write!(f, "the {what} has {found} bytes, expected {expected}"),
+        false => write!(
+            f,
+            "the {what} has {found} bytes, but the map's {what}s have {expected}"
+        ),
     }
 }
 
