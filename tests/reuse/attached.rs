@@ -89,7 +89,7 @@ fn a_link_of_another_network_namespace_is_not_taken_for_one_here() -> Outcome {
     Ok(())
 }
 
-/// The kernel does not list XDP links, so this is not told apart: the result says that only the program was seen.
+/// The kernel does not list XDP links, so the result says that only the program was seen.
 #[common::test(ROOT)]
 fn xdp_with_the_same_program_in_both_namespaces_verifies_the_program_only() -> Outcome {
     let fs = TestFs::new();

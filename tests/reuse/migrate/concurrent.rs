@@ -456,18 +456,23 @@ fn a_migration_of_another_process_is_reported() -> Outcome {
     Ok(())
 }
 
+/// Starts a migration that must wait, then acts, and returns its result.
+fn migrate_after(dir: &PinDir, act: impl FnOnce()) -> bpf_pin::Result<(Map, MapOutcome)> {
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| open_or_migrate(dir, 16, Duration::from_secs(600)));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waits.is_finished());
+        act();
+        waits.join().expect("a thread")
+    })
+}
+
 #[common::test(PINS)]
 fn the_migration_of_another_process_is_awaited() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (old, mut other) = migrating(&fs, &dir)?;
-    let (map, outcome) = std::thread::scope(|scope| {
-        let waits = scope.spawn(|| open_or_migrate(&dir, 16, Duration::from_secs(600)));
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(!waits.is_finished());
-        other.release();
-        waits.join().expect("a thread")
-    })?;
+    let (map, outcome) = migrate_after(&dir, || other.release())?;
     // Just before the other process commits, or after.
     assert!(
         matches!(outcome, MapOutcome::Found | MapOutcome::Resumed(_)),
@@ -486,13 +491,7 @@ fn a_migration_is_repeated_after_its_process_is_killed() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (old, other) = migrating(&fs, &dir)?;
-    let (map, outcome) = std::thread::scope(|scope| {
-        let waits = scope.spawn(|| open_or_migrate(&dir, 16, Duration::from_secs(600)));
-        std::thread::sleep(Duration::from_millis(150));
-        assert!(!waits.is_finished());
-        other.kill();
-        waits.join().expect("a thread")
-    })?;
+    let (map, outcome) = migrate_after(&dir, || other.kill())?;
     let MapOutcome::Migrated(migration) = outcome else {
         panic!("{outcome:?}");
     };

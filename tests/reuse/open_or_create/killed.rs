@@ -61,116 +61,51 @@ enum Rival {
 use Rival::{OldMigrate, Replace, Sweep, Unlink};
 use Seen::{Empty, Migrated, Nothing, Old};
 
+#[rustfmt::skip]
 const CASES: &[Case] = &[
-    Case {
-        name: "create_is_atomic_at_every_stop",
-        before: |_| {},
-        run: |dir| open_or_create(dir, Reuse::Exact).map(drop),
-        may_be: &[Nothing],
-        end: Empty,
-        rivals: &[Sweep, Replace, Rival::Migrate],
-    },
-    Case {
-        name: "open_is_atomic_at_every_stop",
-        before: |dir| drop(open_or_create(dir, Reuse::Exact).unwrap()),
-        run: |dir| open_or_create(dir, Reuse::Exact).map(drop),
-        may_be: &[Empty],
-        end: Empty,
-        rivals: &[Sweep, Unlink, Replace],
-    },
-    Case {
-        name: "exact_with_a_mismatch_is_atomic_at_every_stop",
-        before: pin_old,
-        run: |dir| {
-            may_fail(open_or_create(dir, Reuse::Exact), |cause| {
-                matches!(cause, Cause::Mismatch { .. })
-            })
-        },
-        may_be: &[Old],
-        end: Old,
-        rivals: &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate],
-    },
-    Case {
-        name: "open_only_is_atomic_at_every_stop",
-        before: |dir| drop(open_or_create(dir, Reuse::Exact).unwrap()),
-        run: |dir| {
-            may_fail(open_or_create(dir, Reuse::OpenOnly), |cause| {
-                matches!(cause, Cause::Missing { .. })
-            })
-        },
-        may_be: &[Empty],
-        end: Empty,
-        rivals: &[Sweep, Unlink, Replace],
-    },
-    Case {
-        name: "create_only_is_atomic_at_every_stop",
-        before: |_| {},
-        run: |dir| {
-            may_fail(open_or_create(dir, Reuse::CreateOnly), |cause| {
-                matches!(cause, Cause::Exists { .. })
-            })
-        },
-        may_be: &[Nothing],
-        end: Empty,
-        rivals: &[Sweep, Replace, Rival::Migrate],
-    },
-    Case {
-        name: "recreate_without_a_pin_is_atomic_at_every_stop",
-        before: |_| {},
-        run: |dir| open_or_create(dir, Reuse::Recreate).map(drop),
-        may_be: &[Nothing],
-        end: Empty,
-        rivals: &[Sweep, Unlink, Replace, Rival::Migrate],
-    },
-    Case {
-        name: "migrate_without_a_pin_is_atomic_at_every_stop",
-        before: |_| {},
-        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
-        may_be: &[Nothing],
-        end: Empty,
-        rivals: &[Sweep, Unlink, Replace, Rival::Migrate],
-    },
-    Case {
-        name: "recreate_is_atomic_at_every_stop",
-        before: pin_old,
-        run: |dir| open_or_create(dir, Reuse::Recreate).map(drop),
-        may_be: &[Old],
-        end: Empty,
-        rivals: &[Sweep, Unlink, Replace],
-    },
-    Case {
-        name: "migrate_is_atomic_at_every_stop",
-        before: pin_old,
-        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
-        may_be: &[Old],
-        end: Migrated,
-        rivals: &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate],
-    },
-    Case {
-        name: "migrate_with_freeze_is_atomic_at_every_stop",
-        before: pin_old,
-        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow().freeze()))?),
-        may_be: &[Old],
-        end: Migrated,
-        rivals: &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate],
-    },
-    Case {
-        name: "commit_of_another_process_is_atomic_at_every_stop",
-        before: leave_uncommitted,
-        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
-        may_be: &[Migrated],
-        end: Migrated,
-        rivals: &[Sweep, Rival::Migrate],
-    },
-    Case {
-        name: "roll_back_is_atomic_at_every_stop",
-        before: leave_uncommitted,
-        run: |dir| roll_back(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
-        may_be: &[Migrated],
-        end: Old,
-        rivals: &[Sweep, Rival::Migrate],
-    },
+    case("create_is_atomic_at_every_stop", |_| {}, |dir| open_or_create(dir, Reuse::Exact).map(drop),
+        &[Nothing], Empty, &[Sweep, Replace, Rival::Migrate]),
+    case("open_is_atomic_at_every_stop", pin_new, |dir| open_or_create(dir, Reuse::Exact).map(drop),
+        &[Empty], Empty, &[Sweep, Unlink, Replace]),
+    case("exact_with_a_mismatch_is_atomic_at_every_stop", pin_old, |dir| may_fail(dir, Reuse::Exact, |cause| matches!(cause, Cause::Mismatch { .. })),
+        &[Old], Old, &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate]),
+    case("open_only_is_atomic_at_every_stop", pin_new, |dir| may_fail(dir, Reuse::OpenOnly, |cause| matches!(cause, Cause::Missing { .. })),
+        &[Empty], Empty, &[Sweep, Unlink, Replace]),
+    case("create_only_is_atomic_at_every_stop", |_| {}, |dir| may_fail(dir, Reuse::CreateOnly, |cause| matches!(cause, Cause::Exists { .. })),
+        &[Nothing], Empty, &[Sweep, Replace, Rival::Migrate]),
+    case("recreate_without_a_pin_is_atomic_at_every_stop", |_| {}, |dir| open_or_create(dir, Reuse::Recreate).map(drop),
+        &[Nothing], Empty, &[Sweep, Unlink, Replace, Rival::Migrate]),
+    case("migrate_without_a_pin_is_atomic_at_every_stop", |_| {}, |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
+        &[Nothing], Empty, &[Sweep, Unlink, Replace, Rival::Migrate]),
+    case("recreate_is_atomic_at_every_stop", pin_old, |dir| open_or_create(dir, Reuse::Recreate).map(drop),
+        &[Old], Empty, &[Sweep, Unlink, Replace]),
+    case("migrate_is_atomic_at_every_stop", pin_old, |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
+        &[Old], Migrated, &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate]),
+    case("migrate_with_freeze_is_atomic_at_every_stop", pin_old, |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow().freeze()))?),
+        &[Old], Migrated, &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate]),
+    case("commit_of_another_process_is_atomic_at_every_stop", leave_uncommitted, |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
+        &[Migrated], Migrated, &[Sweep, Rival::Migrate]),
+    case("roll_back_is_atomic_at_every_stop", leave_uncommitted, |dir| roll_back(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
+        &[Migrated], Old, &[Sweep, Rival::Migrate]),
 ];
+
+const fn case(
+    name: &'static str,
+    before: fn(&PinDir),
+    run: fn(&PinDir) -> bpf_pin::Result<()>,
+    may_be: &'static [Seen],
+    end: Seen,
+    rivals: &'static [Rival],
+) -> Case {
+    Case {
+        name,
+        before,
+        run,
+        may_be,
+        end,
+        rivals,
+    }
+}
 
 const OLD: [(u32, u64); 3] = [(1, 10), (2, 20), (3, 30)];
 const FILLED: (u32, [u64; 2]) = (1000, [4711, 0]);
@@ -199,13 +134,18 @@ fn open_or_create(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<OpenedM
 
 /// Accepts success, and the failure that the policy allows.
 fn may_fail(
-    result: bpf_pin::Result<OpenedMap>,
+    dir: &PinDir,
+    reuse: Reuse<'_, '_>,
     is_allowed: fn(&Cause) -> bool,
 ) -> bpf_pin::Result<()> {
-    match result {
+    match open_or_create(dir, reuse) {
         Err(error) if error.cause().is_some_and(is_allowed) => Ok(()),
         other => other.map(drop),
     }
+}
+
+fn pin_new(dir: &PinDir) {
+    drop(open_or_create(dir, Reuse::Exact).unwrap());
 }
 
 /// Pins a map that does not match.

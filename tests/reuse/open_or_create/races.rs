@@ -53,6 +53,7 @@ struct Case {
 
 use Before::{Match, Mismatch, Nothing};
 
+#[rustfmt::skip]
 const CASES: &[Case] = &[
     case("exact_without_a_pin", Nothing, &[Policy::Exact]),
     case("recreate_without_a_pin", Nothing, &[Policy::Recreate]),
@@ -69,22 +70,10 @@ const CASES: &[Case] = &[
     case("exact_with_a_mismatch", Mismatch, &[Policy::Exact]),
     case("recreate_with_a_mismatch", Mismatch, &[Policy::Recreate]),
     case("migrate_with_a_mismatch", Mismatch, &[Policy::Migrate]),
-    case(
-        "migrate_without_commit_with_a_mismatch",
-        Mismatch,
-        &[Policy::MigrateAndLeave],
-    ),
-    case(
-        "migrate_and_recreate_with_a_mismatch",
-        Mismatch,
-        &[Policy::Migrate, Policy::Recreate],
-    ),
+    case("migrate_without_commit_with_a_mismatch", Mismatch, &[Policy::MigrateAndLeave]),
+    case("migrate_and_recreate_with_a_mismatch", Mismatch, &[Policy::Migrate, Policy::Recreate]),
     case("open_only_with_a_mismatch", Mismatch, &[Policy::OpenOnly]),
-    case(
-        "create_only_with_a_mismatch",
-        Mismatch,
-        &[Policy::CreateOnly],
-    ),
+    case("create_only_with_a_mismatch", Mismatch, &[Policy::CreateOnly]),
     case("all_policies_with_a_mismatch", Mismatch, ALL),
 ];
 
