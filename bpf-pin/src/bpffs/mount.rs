@@ -166,7 +166,9 @@ pub(super) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
     fsconfig_create(context).map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
 }
 
-/// A bpffs that is not attached anywhere, from [`MountOptions::detached`]. Dropping it frees it.
+/// A bpffs that is not attached anywhere, from [`MountOptions::detached`].
+///
+/// The mount lives as long as its descriptor, or until it is attached. Dropping it frees it.
 ///
 /// # Examples
 ///

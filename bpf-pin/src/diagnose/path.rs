@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access as Permission, AtFlags, FileType, Mode, Stat, StatFs, fstat, fstatfs, readlink, statat,
-    statfs,
+    Access as Permission, AtFlags, CWD, FileType, Mode, Stat, StatFs, fstat, fstatfs, readlinkat,
+    statat, statfs,
 };
 use rustix::io::Errno;
 
@@ -292,7 +292,7 @@ fn dangling(path: &Path) -> Option<PathBuf> {
     let mut path = path.to_owned();
     for followed in 0..MAX_LINKS {
         let name = Pathname::known(&path);
-        let Ok(target) = readlink(name.as_c_str(), Vec::new()) else {
+        let Ok(target) = readlinkat(CWD, name.as_c_str(), Vec::new()) else {
             if followed == 0 {
                 return None;
             }

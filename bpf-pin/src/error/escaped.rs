@@ -21,13 +21,10 @@ struct Filter<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl fmt::Write for Filter<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for part in text.split_inclusive(is_escaped) {
-            match part.char_indices().next_back() {
-                Some((at, last)) if is_escaped(last) => {
-                    self.0.write_str(&part[..at])?;
-                    write!(self.0, "{}", last.escape_debug())?;
-                }
-                _ => self.0.write_str(part)?,
+        for c in text.chars() {
+            match is_escaped(c) {
+                true => write!(self.0, "{}", c.escape_debug())?,
+                false => self.0.write_char(c)?,
             }
         }
         Ok(())

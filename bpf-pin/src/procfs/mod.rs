@@ -96,7 +96,7 @@ pub(crate) struct FdInfo(String);
 impl FdInfo {
     /// The value of the line that begins with `key` and a colon.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        let mut lines = self.0.lines();
+        let mut lines = self.0.split('\n');
         let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         value.map(str::trim_ascii)
     }

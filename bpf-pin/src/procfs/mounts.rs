@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, SeekFrom, open, openat, readlink, seek};
+use rustix::fs::{CWD, Mode, OFlags, SeekFrom, open, openat, readlinkat, seek};
 
 use crate::sys;
 
@@ -81,7 +81,7 @@ impl MountTable {
     /// The mounts of process 1, if it has another mount namespace and this thread may read them.
     pub(crate) fn of_process_1() -> Option<Self> {
         let namespace = |link: &CStr| {
-            let name = readlink(link, Vec::new()).ok()?;
+            let name = readlinkat(CWD, link, Vec::new()).ok()?;
             // Old kernels return an empty name to a thread without permission.
             (!name.is_empty()).then_some(name)
         };
