@@ -231,6 +231,8 @@ fn maps() -> Vec<Row> {
         ("an XDP program in an array of others",
             Cause::OtherProgType { owner: ProgType::SOCKET_FILTER, found: ProgType::XDP },
             "the program is of type xdp, and the array is for programs of type socket_filter"),
+        ("a program for packets in fragments in an array of others", Cause::IncompatibleProg { prog_id: 7 },
+            "the program cannot be in one array with program 7: they differ in expected_attach_type, BPF_F_XDP_HAS_FRAGS, or how they are executed"),
         ("values that contain addresses", Cause::Uptr { problem: None },
             "the map's BTF has the tag \"uptr\": a value may contain an address at which programs write to this process's memory"),
         ("values whose BTF cannot be read", Cause::Uptr { problem: Some("EPERM".into()) },

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bpf_pin::error::{Cause, Failed};
 use bpf_pin::map::{Descriptor, ElemFlags, Elements};
 use bpf_pin::prog::{Insn, ProgFlags, TestRun};
-use bpf_pin::types::{MapFlags, ProgType};
+use bpf_pin::types::{AttachType, MapFlags, ProgType};
 use bpf_pin::{Access, Map, MapSpec, MapType, PinnedMap, Prog, ProgSpec, abi};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -171,7 +171,7 @@ fn a_program_of_another_type_is_rejected() -> Outcome {
     Ok(())
 }
 
-/// The kernel does not report this property, so there is no cause.
+/// The kernel does not report this property. A scratch array shows that the programs differ.
 #[common::test(FRAGS)]
 fn a_program_with_other_properties_is_rejected() -> Outcome {
     let map = spec(1).create()?;
@@ -184,8 +184,32 @@ fn a_program_with_other_properties_is_rejected() -> Outcome {
     let error = stages.update(&0, &frags, ElemFlags::ANY);
     let error = error.expect_err("a program that knows packets in parts");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    let prog_id = plain.id()?;
+    assert_eq!(error.cause(), Some(&Cause::IncompatibleProg { prog_id }));
+    assert_eq!(stages.lookup(&0)?, Some(prog_id));
+    // Nothing in the array shows it.
+    stages.delete(&0)?;
+    let error = stages.update(&0, &frags, ElemFlags::ANY).unwrap_err();
     assert!(error.cause().is_none(), "{error}");
-    assert_eq!(stages.lookup(&0)?, Some(plain.id()?));
+    Ok(())
+}
+
+/// Newer kernels compare it.
+#[common::test(ROOT)]
+fn a_program_with_another_attach_type_is_accepted_or_explained() -> Outcome {
+    let map = spec(1).create()?;
+    let stages = map.elements::<u32, Prog>()?;
+    let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    let load = |attach_type| {
+        let spec = ProgSpec::new(ProgType::XDP, &insns);
+        spec.expected_attach_type(attach_type).load()
+    };
+    let (xdp, devmap) = (load(AttachType::XDP)?, load(AttachType::XDP_DEVMAP)?);
+    stages.update(&0, &xdp, ElemFlags::ANY)?;
+    if let Err(error) = stages.update(&0, &devmap, ElemFlags::ANY) {
+        let prog_id = xdp.id()?;
+        assert_eq!(error.cause(), Some(&Cause::IncompatibleProg { prog_id }));
+    }
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use super::{LinkMismatch, Mismatch, ObjectType};
 /// | permission | [`Blocked`](Self::Blocked), [`Sticky`](Self::Sticky), [`NotOwner`](Self::NotOwner), [`UnmappedOwner`](Self::UnmappedOwner), [`ReadOnlyFileSystem`](Self::ReadOnlyFileSystem), [`MissingCapability`](Self::MissingCapability), [`UserNamespace`](Self::UserNamespace), [`Filtered`](Self::Filtered) |
 /// | kind | [`WrongKind`](Self::WrongKind), [`WrongDescriptor`](Self::WrongDescriptor), [`Unproven`](Self::Unproven), [`NoSuchId`](Self::NoSuchId), [`UnsupportedType`](Self::UnsupportedType) |
 /// | directory | [`Replaced`](Self::Replaced), [`Displaced`](Self::Displaced), [`Removed`](Self::Removed), [`Moved`](Self::Moved), [`MountPoint`](Self::MountPoint), [`NotEmpty`](Self::NotEmpty), [`Locked`](Self::Locked) |
-/// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`FreezeDenied`](Self::FreezeDenied), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`OtherInnerMap`](Self::OtherInnerMap), [`Uptr`](Self::Uptr) |
+/// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`FreezeDenied`](Self::FreezeDenied), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`IncompatibleProg`](Self::IncompatibleProg), [`OtherInnerMap`](Self::OtherInnerMap), [`Uptr`](Self::Uptr) |
 /// | program | [`NotLoadedFor`](Self::NotLoadedFor), [`ExpectedAttachType`](Self::ExpectedAttachType), [`WrongProgType`](Self::WrongProgType), [`Lockdown`](Self::Lockdown) |
 /// | link | [`NoTarget`](Self::NoTarget), [`XdpAttached`](Self::XdpAttached), [`AttachedElsewhere`](Self::AttachedElsewhere), [`OtherNetns`](Self::OtherNetns), [`AlreadyAttached`](Self::AlreadyAttached), [`TargetFull`](Self::TargetFull), [`AttachedExclusively`](Self::AttachedExclusively), [`LinkMismatch`](Self::LinkMismatch), [`Detached`](Self::Detached), [`UnexpectedProgram`](Self::UnexpectedProgram), [`UnexpectedMap`](Self::UnexpectedMap), [`RestoreFailed`](Self::RestoreFailed) |
 /// | mount | [`NotTheRoot`](Self::NotTheRoot), [`NotListed`](Self::NotListed), [`AnotherInstance`](Self::AnotherInstance), [`AnotherMount`](Self::AnotherMount), [`Occupied`](Self::Occupied), [`Covered`](Self::Covered), [`Shadowed`](Self::Shadowed), [`LostRace`](Self::LostRace), [`PathBypassesMount`](Self::PathBypassesMount), [`InUse`](Self::InUse), [`ForeignUserNamespace`](Self::ForeignUserNamespace), [`MountTableFull`](Self::MountTableFull) |
@@ -393,14 +393,23 @@ pub enum Cause {
     #[error("the map changed too often during the iteration, so it was given up")]
     IterationAborted,
     /// The prog array is for programs of another type: that of the first program that was put into it or
-    /// used it (EINVAL). If the types are the same, the kernel returns EINVAL without this cause for another
-    /// `expected_attach_type` (newer kernels) or `BPF_F_XDP_HAS_FRAGS`.
+    /// used it (EINVAL).
     #[error("the program is of type {found}, and the array is for programs of type {owner}")]
     OtherProgType {
         /// The array's type of program.
         owner: ProgType,
         /// The program's type.
         found: ProgType,
+    },
+    /// The program has the type of the prog array's programs and cannot be in one array with them (EINVAL). Two
+    /// such programs differ in the `expected_attach_type` (newer kernels), in `BPF_F_XDP_HAS_FRAGS`, or because one
+    /// is interpreted and the other compiled. Proven with a scratch array.
+    #[error(
+        "the program cannot be in one array with program {prog_id}: they differ in expected_attach_type, BPF_F_XDP_HAS_FRAGS, or how they are executed"
+    )]
+    IncompatibleProg {
+        /// The id of a program in the array.
+        prog_id: u32,
     },
     /// The map differs from the inner map that the map of maps was created with (EINVAL).
     #[error(fmt = sentence::other_inner_map)]

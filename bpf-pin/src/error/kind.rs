@@ -127,6 +127,7 @@ impl ErrorKind {
             | Cause::OtherNetns { .. }
             | Cause::LinkMismatch { .. }
             | Cause::OtherProgType { .. }
+            | Cause::IncompatibleProg { .. }
             | Cause::OtherInnerMap { .. } => Self::Mismatch,
 
             Cause::Replaced { .. }

@@ -12,7 +12,7 @@ use crate::map::Map;
 use crate::map::inner::other_inner_map;
 use crate::object::Prog;
 use crate::procfs;
-use crate::sys::{AsMap, SizedMap};
+use crate::sys::{self, AsMap, SizedMap};
 use crate::types::{MapType, ProgType};
 
 /// The layout of a map's values: which type goes in and which comes out.
@@ -337,7 +337,7 @@ impl Layout for Prog {
     }
 
     fn explain(prog: &Self, map: BorrowedFd<'_>) -> Option<Cause> {
-        wrong_prog_type(prog, map)
+        incompatible_prog(prog, map)
     }
 }
 
@@ -381,13 +381,25 @@ fn write_number<R>(fd: &dyn AsFd, write: impl FnOnce(&[u8]) -> R) -> Result<R, C
     Ok(write(&fd.as_fd().as_raw_fd().to_ne_bytes()))
 }
 
-/// A prog array accepts programs of the type of the first one used with it. Its fdinfo shows that type.
+/// A prog array accepts programs that have the type of the first one used with it, which fdinfo shows, and that
+/// equal it in properties that the kernel does not report. These are compared with a program in the array.
 #[cold]
-fn wrong_prog_type(prog: &Prog, map: BorrowedFd<'_>) -> Option<Cause> {
+fn incompatible_prog(prog: &Prog, map: BorrowedFd<'_>) -> Option<Cause> {
     let fdinfo = procfs::fdinfo(map).ok()?;
     let owner = ProgType(fdinfo.get("owner_prog_type")?.parse().ok()?);
     let found = prog.info().ok()?.prog_type;
-    (owner != found).then_some(Cause::OtherProgType { owner, found })
+    if owner != found {
+        return Some(Cause::OtherProgType { owner, found });
+    }
+    let map = Map::from_proven_fd(map.try_clone_to_owned().ok()?);
+    let progs = map.elements::<u32, Prog>().ok()?;
+    let opened = progs.iter().find_map(|entry| {
+        let (_, prog_id) = entry.ok()?;
+        Some((prog_id, Prog::from_id(prog_id).ok()?))
+    });
+    let (prog_id, other) = opened?;
+    let is_accepted = sys::share_prog_array(other.as_fd(), prog.as_fd()).ok()?;
+    (!is_accepted).then_some(Cause::IncompatibleProg { prog_id })
 }
 
 pub(super) fn check_size(what: &'static str, expected: usize, found: usize) -> Result<(), Cause> {

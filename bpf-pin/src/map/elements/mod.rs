@@ -262,11 +262,12 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     /// For objects:
     /// - [`OtherProgType`](Cause::OtherProgType) (EINVAL) for a program if the array is for programs of
     ///   another type
-    /// - EINVAL for a program that differs from the first one used with the array in a property that the
-    ///   kernel does not report: an XDP program loaded with
+    /// - [`IncompatibleProg`](Cause::IncompatibleProg) (EINVAL) for a program that differs from those of the array
+    ///   in a property that the kernel does not report: an XDP program loaded with
     ///   [`XDP_HAS_FRAGS`](crate::prog::ProgFlags::XDP_HAS_FRAGS) and one without; on newer kernels another
     ///   [`expected_attach_type`](crate::ProgSpec::expected_attach_type); a program run by the interpreter
-    ///   and one compiled by the JIT
+    ///   and one compiled by the JIT. EINVAL without a cause if no program of the array can be opened
+    ///   (`CAP_SYS_ADMIN`).
     /// - [`OtherInnerMap`](Cause::OtherInnerMap) (EINVAL) for a map that differs from the inner map that the
     ///   map of maps was created with. The fields are known if a map in it can be opened (`CAP_SYS_ADMIN`).
     ///   Otherwise programs that are loaded and dropped show only the sizes of key and value (`CAP_BPF`).
