@@ -16,7 +16,7 @@ use crate::map::{Map, MapInfo, MapSpec};
 use crate::sys::{self, ProgData, Records};
 use crate::types::{MapFlags, MapType};
 
-/// What is known of the inner map of a map of maps.
+/// The known properties of the inner map of a map of maps.
 pub(super) enum Inner {
     /// All of it: the info of a map that equals it.
     Known(Box<MapInfo>),

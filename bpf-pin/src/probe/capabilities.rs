@@ -207,7 +207,7 @@ pub struct Capabilities {
     net_admin: bool,
     /// Why bpf(2) is closed to this thread as a whole, as it may be before Linux 5.19.
     closed: Option<Permission>,
-    /// The actions whose commands a seccomp filter is proven to reject.
+    /// The actions with a command that a seccomp filter is proven to reject.
     filtered: Vec<Action>,
 }
 

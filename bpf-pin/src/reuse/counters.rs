@@ -209,7 +209,7 @@ impl<'m> Adder<'m> {
     }
 }
 
-/// What the program returns if it found the entry.
+/// The return value of the program if it found the entry.
 const ADDED: u32 = 1;
 
 /// Where the amounts begin in the input.

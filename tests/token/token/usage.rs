@@ -170,7 +170,7 @@ pub fn delegated_btf() {
     assert_not_delegated(array, "map_create");
 }
 
-/// What a token allows still takes the capability in its user namespace.
+/// A token does not replace the capability in its user namespace.
 #[common::test(TOKENS)]
 fn a_token_needs_the_capability() -> Outcome {
     let options = delegating_options().delegate_cmds([
