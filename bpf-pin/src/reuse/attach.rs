@@ -63,6 +63,12 @@ impl PinDir {
     /// links do not report their target: netfilter, functions, probe points and perf events. There, only the
     /// name of the pin says what it is for.
     ///
+    /// The link of a control group reports the group's id. If that is another one than the spec's,
+    /// `open_by_handle_at(2)` shows whether the group was removed (ESTALE), as when a service restarts: its
+    /// link may stay attached for seconds, while sockets of the group live. Then the program is attached to the
+    /// new group. Without `CAP_DAC_READ_SEARCH` this is not verified, and the call fails with
+    /// [`AttachedElsewhere`](Cause::AttachedElsewhere).
+    ///
     /// # Compared and not compared
     ///
     /// [`Attached::mismatches`] lists an XDP mode ([`xdp_flags`](LinkSpec::xdp_flags)) and a
@@ -74,7 +80,7 @@ impl PinDir {
     /// [`flags`](LinkSpec::flags) except those of netfilter, functions and probe points are not reported, so
     /// they only take effect when a link is created. Those flags, the number of functions or probe points,
     /// [`pid`](crate::link::Uprobes::pid) and [`cookie`](LinkSpec::cookie) are compared if the kernel has the
-    /// fields of [`LinkTarget`](crate::link::LinkTarget). A link without a cookie matches any.
+    /// fields of [`LinkTarget`]. A link without a cookie matches any.
     ///
     /// To apply changed options, [`unlink`](Self::unlink) the pin and [`detach`](Link::detach) or drop the
     /// link, then attach again, with a moment in which no program is attached.
