@@ -25,7 +25,8 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 /// The number of allocations that are not freed yet.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-const SIZE: usize = 256 << 20;
+/// Address space only: pages of it are used while they are allocated. A machine with many CPUs needs more.
+const SIZE: usize = (256 << 20) << if usize::BITS == 64 { 6 } else { 0 };
 const CANARY: u8 = 0xa5;
 
 /// Calls `run` on this thread and protects its allocations. One thread at a time.
