@@ -52,6 +52,9 @@ impl MapSpec<'_> {
     ///
     /// - A map does not report its NUMA node or the program of [`excl_prog_hash`](Self::excl_prog_hash). A map
     ///   that any program may use fits a spec for one program.
+    /// - A spec does not say which programs a prog array is for, so a prog array for programs of another type fits.
+    ///   Inserting a program then fails with [`OtherProgType`](crate::error::Cause::OtherProgType) or
+    ///   [`IncompatibleProg`](crate::error::Cause::IncompatibleProg).
     /// - The id of a BTF object changes whenever the same BTF is loaded again. Compare the type ids of key
     ///   and value with [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
     ///   [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID). They are 0 for a map without BTF.

@@ -100,6 +100,8 @@ impl Migration {
     ///   loses counts by itself, with two CPUs and with this call.
     /// - A counter that was reset or deleted and created again grows by the difference, modulo its width.
     /// - A program that may sleep can run longer than the grace period, and count after the old map was read.
+    /// - A link of a type without updates is replaced by a second link. For a moment both programs count, so
+    ///   an event may be counted twice.
     /// - The values of a per-CPU map cannot be added to, because programs change them without atomic
     ///   instructions. Let each release count under a key of its own, and use
     ///   [`commit_with_bytes`](Self::commit_with_bytes).
@@ -315,8 +317,10 @@ impl State {
         let done = copied.differences(&now, |key, copied, now| {
             merge(key, copied, now).inspect(|()| merged += 1)
         });
-        if done.is_err() {
-            copied.advance(&now, merged);
+        // The next call, if this one or the commit fails, merges only what was not merged.
+        match done {
+            Ok(()) => *copied = now,
+            Err(_) => copied.advance(&now, merged),
         }
         done
     }

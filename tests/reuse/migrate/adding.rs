@@ -13,9 +13,10 @@ use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Migration, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{
-    LOOPBACK, Need, Outcome, SetOnDrop, TestFs, assert_cause_matches, bring_up_loopback, cap,
-    in_network_namespace, wait_until,
+    LOOPBACK, Need, Outcome, SetOnDrop, TestFs, as_user, assert_cause_matches, bring_up_loopback,
+    cap, in_network_namespace, wait_until, with_seccomp_errno,
 };
+use rustix::thread::CapabilitySet;
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
@@ -195,6 +196,40 @@ fn counters_of_4_bytes_are_added_by_themselves() -> Outcome {
     migration.commit_adding(&opened.map, grow)?;
     // The sum wraps around and carries nothing into the next counter.
     assert_eq!(new.lookup(&0)?, Some([5, 2, 6]));
+    Ok(())
+}
+
+/// Only the backup pin cannot be removed then, because it is root's.
+#[common::test(&[cap::SYS_ADMIN, cap::SETUID, Need::Bpffs])]
+fn cap_bpf_suffices_to_add() -> Outcome {
+    let fs = TestFs::new();
+    let (map, migration) = small_counters(&fs, 16)?;
+    let old = migration.old().elements::<u32, [u32; 2]>()?;
+    old.update(&1, &[11, 22], ElemFlags::ANY)?;
+    let error = as_user(CapabilitySet::BPF, || {
+        migration.commit_adding(&map, widen).unwrap_err()
+    });
+    assert_eq!(error.error().operation(), Operation::Unpin, "{error}");
+    assert_eq!(entries(&map)?, [(1, [11, 22]), (2, [30, 40])]);
+    // What was added is not added again.
+    error.into_object().commit_adding(&map, widen)?;
+    assert_eq!(entries(&map)?, [(1, [11, 22]), (2, [30, 40])]);
+    Ok(())
+}
+
+/// As on a kernel with nohz_full CPUs, where the grace period comes from an update of a map of maps.
+#[common::test(PINS)]
+fn adding_needs_no_membarrier() -> Outcome {
+    let fs = TestFs::new();
+    let (map, migration) = small_counters(&fs, 16)?;
+    let old = migration.old().elements::<u32, [u32; 2]>()?;
+    old.update(&1, &[11, 22], ElemFlags::ANY)?;
+    let call = libc::SYS_membarrier;
+    let done = with_seccomp_errno(call, None, libc::EINVAL as u32, || {
+        migration.commit_adding(&map, widen).map(drop)
+    });
+    done?;
+    assert_eq!(entries(&map)?, [(1, [11, 22]), (2, [30, 40])]);
     Ok(())
 }
 
