@@ -13,26 +13,12 @@ const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, Need::Bpffs];
 const BPF_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, kernel(5, 17)];
 const PID_NAMESPACE: &[Need] = &[cap::SYS_ADMIN, Need::Bpffs];
 
-/// Continues to the first stop that matches.
-fn run_until(tracee: &mut Tracee, is_it: impl Fn(&Stop) -> bool) {
-    while let Some(stop) = tracee.next().unwrap() {
-        if is_it(&stop) {
-            return;
-        }
-    }
-    panic!("it ended without that stop");
-}
-
-fn is_entry(name: &'static str) -> impl Fn(&Stop) -> bool {
-    move |stop| stop.is_entry() && stop.name() == name
-}
-
 fn has_exchanged(stop: &Stop) -> bool {
     stop.is_success_of("renameat2") && stop.args[4] == u64::from(libc::RENAME_EXCHANGE)
 }
 
 fn is_about_to_exchange(stop: &Stop) -> bool {
-    is_entry("renameat2")(stop) && stop.args[4] == u64::from(libc::RENAME_EXCHANGE)
+    stop.is_entry_of("renameat2") && stop.args[4] == u64::from(libc::RENAME_EXCHANGE)
 }
 
 fn open(fs: &TestFs) -> PinDir {
@@ -68,7 +54,7 @@ fn stopped_replace_over_a_directory(fs: &TestFs) -> Tracee {
         Ok(()) => 1,
     };
     let mut replaces = Tracee::fork(|| open(fs), run).unwrap();
-    run_until(&mut replaces, is_about_to_exchange);
+    replaces.run_to(is_about_to_exchange);
     dir.unlink("name").unwrap();
     let inner = dir.create_dir("name", 0o755).unwrap();
     inner.pin(&hash(), "inner").unwrap();
@@ -79,7 +65,7 @@ fn stopped_replace_over_a_directory(fs: &TestFs) -> Tracee {
 fn replace_if_restores_a_directory_that_it_displaced() {
     let fs = TestFs::new();
     let mut replaces = stopped_replace_over_a_directory(&fs);
-    run_until(&mut replaces, has_exchanged);
+    replaces.run_to(has_exchanged);
     let dir = open(&fs);
     // The temporary name belongs to a living process, so any entry under it stays.
     assert_cleanup_changes_nothing(&dir);
@@ -92,7 +78,7 @@ fn replace_if_restores_a_directory_that_it_displaced() {
 fn remove_leftovers_reports_a_directory_that_a_killed_replace_if_displaced() {
     let fs = TestFs::new();
     let mut replaces = stopped_replace_over_a_directory(&fs);
-    run_until(&mut replaces, has_exchanged);
+    replaces.run_to(has_exchanged);
     replaces.kill().unwrap();
     let dir = open(&fs);
     let report = dir.remove_leftovers().unwrap();
@@ -123,10 +109,10 @@ fn replace_if_reports_a_displaced_directory_that_cannot_be_restored() {
         other => panic!("{other:?}"),
     };
     let mut replaces = Tracee::fork(|| PinDir::open(fs.at("app")).unwrap(), run).unwrap();
-    run_until(&mut replaces, is_about_to_exchange);
+    replaces.run_to(is_about_to_exchange);
     dir.unlink("name").unwrap();
     dir.create_dir("name", 0o755).unwrap();
-    run_until(&mut replaces, has_exchanged);
+    replaces.run_to(has_exchanged);
     dir.chmod(0o500).unwrap();
     assert_eq!(replaces.finish().unwrap(), 0);
     assert_eq!(dir.entries().unwrap().count(), 2);
@@ -147,11 +133,11 @@ fn stopped_publish_over_a_pin(fs: &TestFs) -> (Tracee, u32) {
         }
     };
     let mut publishes = Tracee::fork(|| open(fs), run).unwrap();
-    run_until(&mut publishes, is_about_to_exchange);
+    publishes.run_to(is_about_to_exchange);
     dir.remove_dir("set").unwrap();
     let map = hash();
     dir.pin(&map, "set").unwrap();
-    run_until(&mut publishes, has_exchanged);
+    publishes.run_to(has_exchanged);
     (publishes, map.id().unwrap())
 }
 
@@ -192,9 +178,9 @@ fn remove_dir_all_keeps_a_pin_that_took_the_name() {
         other => panic!("{other:?}"),
     };
     let mut removes = Tracee::fork(|| open(&fs), run).unwrap();
-    run_until(&mut removes, is_entry("renameat2"));
+    removes.run_to(|stop| stop.is_entry_of("renameat2"));
     dir.exchange("dir", "pin").unwrap();
-    run_until(&mut removes, |stop| stop.is_success_of("renameat2"));
+    removes.run_to(|stop| stop.is_success_of("renameat2"));
     assert_cleanup_changes_nothing(&dir);
     assert_eq!(removes.finish().unwrap(), 0);
     assert_eq!(fs.names(), ["dir", "pin"]);
@@ -211,7 +197,7 @@ fn create_keeps_a_new_parent_if_the_rest_fails() {
     let run = |_| u8::from(PinDir::create(&path, 0o700).is_ok());
     let mut creates = Tracee::fork(|| (), run).unwrap();
     for _parent_and_child in 0..2 {
-        run_until(&mut creates, is_entry("mkdirat"));
+        creates.run_to(|stop| stop.is_entry_of("mkdirat"));
     }
     let other = PinDir::create(fs.at("n"), 0o700).unwrap();
     other.chmod(0o500).unwrap();

@@ -29,24 +29,6 @@ fn grow() -> Migrate<'static> {
     Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 0])))
 }
 
-/// Continues to the first such stop.
-fn continue_to(tracee: &mut Tracee, is_wanted: impl Fn(&Stop) -> bool) {
-    while let Some(stop) = tracee.next().unwrap() {
-        if is_wanted(&stop) {
-            return;
-        }
-    }
-    panic!("the process ended without that stop");
-}
-
-fn is_entry(name: &'static str) -> impl Fn(&Stop) -> bool {
-    move |stop| stop.is_entry() && stop.name() == name
-}
-
-fn is_sleep(stop: &Stop) -> bool {
-    [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&stop.nr)
-}
-
 /// Puts the process's number into the map.
 fn put(map: &Map, number: u32) {
     let elems = map.elements::<u32, [u64; 2]>().unwrap();
@@ -70,10 +52,10 @@ fn a_creation_waits_for_a_replacement() {
         Tracee::fork(ready, run).unwrap()
     };
     let mut replaces = ask(1, || Reuse::Recreate);
-    continue_to(&mut replaces, is_entry("renameat2"));
+    replaces.run_to(|stop| stop.is_entry_of("renameat2"));
     dir.unlink("flows").unwrap();
     let mut creates = ask(2, || Reuse::Exact);
-    continue_to(&mut creates, is_sleep);
+    creates.run_to(Stop::is_sleep);
     let missing = dir.get::<Map>("flows").expect_err("nothing is pinned");
     assert_cause_matches!(missing, Cause::Missing { .. });
     let created = [replaces.finish().unwrap(), creates.finish().unwrap()];
@@ -108,7 +90,7 @@ fn a_link_pinned_during_relinking_is_kept() {
         u8::from(attached.attachment == Attachment::Unchanged)
     };
     let mut relinks = Tracee::fork(ready, run).unwrap();
-    continue_to(&mut relinks, is_entry("renameat2"));
+    relinks.run_to(|stop| stop.is_entry_of("renameat2"));
     let other = spec.create(&ours).unwrap();
     dir.replace(&other, "link").unwrap();
     assert_eq!(
@@ -142,7 +124,7 @@ fn a_stopped_waiter_does_not_block_others() {
         };
         let seen = dir.identity("flows").unwrap();
         let mut owner = replace(seen);
-        continue_to(&mut owner, is_entry("renameat2"));
+        owner.run_to(|stop| stop.is_entry_of("renameat2"));
         let mut waiter = replace(seen);
         for _ in 0..stops {
             waiter.next().unwrap();
@@ -185,9 +167,7 @@ fn one_of_two_processes_resumes_a_migration() {
         |stop: &Stop| stop.is_success_of("fcntl") && stop.args[1] == libc::F_OFD_GETLK as u64;
     let mut tracees = [resume(), resume()];
     for step in [&looks as &dyn Fn(&Stop) -> bool, &locks, &looks, &locks] {
-        tracees
-            .iter_mut()
-            .for_each(|tracee| continue_to(tracee, step));
+        tracees.iter_mut().for_each(|tracee| tracee.run_to(step));
     }
     // Each has seen the other's lock and released its own. If retries had a short limit, both would give up in this pause.
     sleep(Duration::from_millis(50));
