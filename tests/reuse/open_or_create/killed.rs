@@ -1,6 +1,8 @@
 //! `open_or_create` stopped at each of its syscalls. If it is killed there, it has done everything or nothing,
 //! and the next call completes or undoes it. If another process acts there, it takes the change into account.
 
+mod rival;
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -264,16 +266,19 @@ fn check_every_stop(case: &Case) {
             thens.push(Then::Undo { is_swept });
         }
     }
-    // Including the end, after the last stop.
-    let changes = |number| stops.get(number).is_none_or(changes);
-    at_each_stop(case.name, stops.len() + 1, changes, |number| {
+    // A call that has returned and the entry of the next one are the same to other processes. The last number is the
+    // end.
+    let numbers: Vec<_> = (0..=stops.len())
+        .filter(|&number| number == 0 || stops.get(number).is_none_or(|stop| !stop.is_entry()))
+        .collect();
+    let changes = |at: usize| {
+        let number = numbers[at];
+        (number..stops.len().min(number + 2)).any(|number| changes(&stops[number]))
+            || number == stops.len()
+    };
+    at_each_stop(case.name, numbers.len(), changes, |at| {
+        let number = numbers[at];
         for &then in &thens {
-            // Others wait seconds for this lock before they fail, so it is tested at one stop only.
-            let waits =
-                matches!(then, Then::Race(Rival::Migrate)) && holds_creation_lock(&stops, number);
-            if waits && !stops[number].is_entry() {
-                continue;
-            }
             let dir = root.create_dir(format!("{number}"), 0o700).unwrap();
             run_to_stop(case, &dir, number, then);
             let swept = dir.remove_leftovers().unwrap();
@@ -284,18 +289,6 @@ fn check_every_stop(case: &Case) {
     for name in fs.names() {
         fs::remove_dir_all(fs.at(&name)).unwrap();
     }
-}
-
-/// True if the process holds the lock for pinning a created map at this stop.
-fn holds_creation_lock(stops: &[Stop], number: usize) -> bool {
-    let replaces = stops.iter().any(|stop| stop.name() == "renameat2");
-    let locks = |stops: &[Stop]| {
-        stops
-            .iter()
-            .filter(|stop| stop.is_success_of("fcntl"))
-            .count()
-    };
-    !replaces && number < stops.len() && matches!(locks(&stops[..=number]), 2 | 3)
 }
 
 fn all_stops(case: &Case, fs: &TestFs) -> Vec<Stop> {
@@ -353,7 +346,13 @@ fn run_to_stop(case: &Case, dir: &PinDir, number: usize, then: Then) {
     let seen = see(dir);
     assert_may_be(case, seen, &what);
     match then {
-        Then::Race(rival) => race(case, dir, tracee, rival, &what),
+        Then::Race(rival) => {
+            // After some seconds the other process accepts a map that matches. This is tested once for each lock.
+            let takes_lock =
+                |stop: Stop| stop.nr == syscalls::FCNTL && stop.args[1] == libc::F_OFD_SETLK as u64;
+            let may_wait = seen == Migrated && case.end == Old && stop.is_some_and(takes_lock);
+            race(case, dir, tracee, rival, may_wait, &what)
+        }
         Then::Again { is_swept } => {
             kill(dir, tracee, seen, is_swept, &what);
             (case.run)(dir).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -415,7 +414,7 @@ fn kill(dir: &PinDir, tracee: Tracee, seen: Seen, is_swept: bool, what: &str) {
 }
 
 /// Another process acts at the stop; then the call continues.
-fn race(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
+fn race(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, may_wait: bool, what: &str) {
     let before = see(dir);
     let mut has_resumed = false;
     match rival {
@@ -432,14 +431,11 @@ fn race(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
             put(&map, RIVAL).unwrap();
             dir.replace(&map, NAME).unwrap();
         }
-        Rival::Migrate => match open_or_create(dir, Reuse::Migrate(&mut grow())) {
-            Ok(reused) => has_resumed = migration(reused).map(|m| m.commit().unwrap()).is_some(),
-            Err(error) => {
-                assert!(
-                    matches!(error.cause(), Some(Cause::Locked | Cause::Migrating)),
-                    "{what}: {error}"
-                );
-                assert!(matches!(before, Old | Nothing), "{what}: {before:?}");
+        Rival::Migrate => match rival::migrate(dir, may_wait, what) {
+            rival::Outcome::Resumed => has_resumed = true,
+            rival::Outcome::Other | rival::Outcome::Waited => {}
+            rival::Outcome::Excluded => {
+                assert!(matches!(before, Old | Nothing), "{what}: {before:?}")
             }
         },
         OldMigrate => {
