@@ -48,7 +48,7 @@ fn run_and_exit(run: fn()) -> ExitCode {
 }
 
 fn run_child(name: &str) -> Command {
-    let mut command = Command::new(env::current_exe().expect("this program"));
+    let mut command = common::command(env::current_exe().expect("this program"));
     command.env(CHILD, name);
     command
 }

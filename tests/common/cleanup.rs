@@ -1,8 +1,10 @@
 //! Cleans up after a test program, even if the program is killed.
 
-use std::fs::{self, DirEntry, Permissions, set_permissions};
-use std::io;
+use std::ffi::OsString;
+use std::fs::{self, DirEntry, File, Permissions, set_permissions};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -11,8 +13,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, getpid, pidfd_open, setsid};
-use tempfile::TempDir;
 
 use crate::bpffs::bpffs_from_environment;
 
@@ -29,16 +31,24 @@ pub(crate) fn unique(number: u32) -> String {
     format!("{mark}-{}-{number}", std::process::id())
 }
 
-/// Creates the directory for temporary files of this program and its children, and a process that cleans up
+/// The directory for temporary files of this program and its children. It is removed on drop.
+pub(crate) struct TemporaryDir(PathBuf);
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Starts a process that creates the directory for temporary files of this program and its children, and cleans up
 /// after the program has ended.
 ///
 /// The program must have one thread.
-pub(crate) fn start_cleanup() -> io::Result<TempDir> {
-    let place = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
-    // Tests that run as other users create files in it, too.
-    set_permissions(place.path(), Permissions::from_mode(0o1777))?;
+pub(crate) fn start_cleanup() -> io::Result<TemporaryDir> {
     let program = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     // SAFETY: this is the only thread, so the child waits for no lock.
+    #[allow(clippy::disallowed_methods, reason = "the child outlives the program")]
     match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
         // SAFETY: _exit runs no destructors and flushes no buffers of the program.
@@ -47,7 +57,7 @@ pub(crate) fn start_cleanup() -> io::Result<TempDir> {
             // process group does not kill it.
             if libc::fork() == 0 {
                 let _ = setsid();
-                let _ = clean_up_after(&program, place.path());
+                let _ = create_and_clean_up(&program, writer.into());
             }
             libc::_exit(0)
         },
@@ -56,9 +66,25 @@ pub(crate) fn start_cleanup() -> io::Result<TempDir> {
             unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
         }
     }
+    drop(writer);
+    let mut path = vec![];
+    File::from(reader).read_to_end(&mut path)?;
+    if path.is_empty() {
+        return Err(io::Error::other("the process that cleans up has failed"));
+    }
+    let place = TemporaryDir(OsString::from_vec(path).into());
     // SAFETY: this is the only thread, so none reads the environment.
-    unsafe { std::env::set_var("TMPDIR", place.path()) };
+    unsafe { std::env::set_var("TMPDIR", &place.0) };
     Ok(place)
+}
+
+/// In the process that cleans up: creates the directory and sends its path to the program.
+fn create_and_clean_up(program: &OwnedFd, mut writer: File) -> io::Result<()> {
+    let place = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+    // Tests that run as other users create files in it, too.
+    set_permissions(place.path(), Permissions::from_mode(0o1777))?;
+    writer.write_all(place.path().as_os_str().as_bytes())?;
+    clean_up_after(program, &place.keep())
 }
 
 fn clean_up_after(program: &OwnedFd, place: &Path) -> io::Result<()> {
@@ -71,6 +97,7 @@ fn clean_up_after(program: &OwnedFd, place: &Path) -> io::Result<()> {
     let mark = place.file_name().unwrap_or_default().as_encoded_bytes();
     // Its children and their mounts may end a little later.
     for _ in 0..100 {
+        let have_ended = !has_processes(place);
         let cleared = [
             fs::remove_dir_all(place),
             clear_cgroups(mark),
@@ -80,12 +107,21 @@ fn clean_up_after(program: &OwnedFd, place: &Path) -> io::Result<()> {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
-        if cleared.iter().all(is_clear) {
+        if have_ended && cleared.iter().all(is_clear) {
             break;
         }
         sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// True if the environment of a process names the directory for temporary files.
+fn has_processes(place: &Path) -> bool {
+    let variable = [b"TMPDIR=", place.as_os_str().as_bytes()].concat();
+    let is_there = |environ: Vec<u8>| environ.split(|&byte| byte == 0).any(|it| it == variable);
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|process| fs::read(process.path().join("environ")).ok())
+        .any(is_there)
 }
 
 /// Closes all other descriptors, so that readers of the program's output do not wait for this process.
@@ -109,8 +145,17 @@ fn clear_cgroups(mark: &[u8]) -> io::Result<()> {
     let flags = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
     let all = fsmount(all.as_fd(), flags.0, flags.1)?;
     let root = format!("/proc/self/fd/{}", all.as_raw_fd());
-    // Removing a control group removes the kernel's files in it.
-    marked(Path::new(&root), mark)?.try_for_each(fs::remove_dir)
+    marked(Path::new(&root), mark)?.try_for_each(|group| remove_cgroup(&group))
+}
+
+/// Removes a control group with the groups in it. The kernel removes its files.
+pub(crate) fn remove_cgroup(group: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(group)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
 }
 
 /// Removes marked directories from the bpffs of the environment.

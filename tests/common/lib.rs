@@ -28,6 +28,7 @@ pub use bpf_pin::dir::{LockMode, Wait};
 
 pub use allocations::{Allocations, CountingAllocator, count_allocations};
 pub use bpffs::{TestFs, escaped};
+pub use child_process::{command, fork, with_same_death_signal};
 pub use devices::{add_device, remove_device};
 pub use failures::{IsCause, assert_cause, assert_fails, invalid_names, not_bpffs};
 pub use links::{
@@ -38,7 +39,7 @@ pub use namespace::{
     as_user, become_user, bring_up_loopback, in_mount_namespace, in_network_namespace,
     set_seccomp_errno, with_bpf_errno, with_seccomp_errno,
 };
-pub use needs::{Feature, Need, cap, find_program, kernel, rounds, without};
+pub use needs::{Feature, Need, cap, find_program, is_emulated, kernel, rounds, without};
 pub use objects::{
     NetnsLink, backup_name, btf_blob, btf_fd, btf_object, detached_link, hash, is_backup_name,
     prog, sk_lookup_prog,

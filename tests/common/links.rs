@@ -160,7 +160,7 @@ impl Default for Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.path);
+        let _ = crate::cleanup::remove_cgroup(&self.path);
         let root = self.path.parent().unwrap_or(Path::new("/nowhere"));
         let _ = unmount(root, UnmountFlags::DETACH);
     }

@@ -12,6 +12,8 @@ use rustix::thread::{
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
 };
 
+use crate::with_same_death_signal;
+
 /// Runs `test` on a thread with its own mounts, which do not propagate to the machine.
 pub fn in_mount_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     in_a_namespace(UnshareFlags::NEWNS, || {
@@ -52,11 +54,13 @@ pub fn as_user<T: Send>(capabilities: CapabilitySet, test: impl FnOnce() -> T + 
 /// Makes this thread run as an ordinary user that has only these capabilities.
 pub fn become_user(id: u32, capabilities: CapabilitySet) {
     let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
-    set_thread_groups(&[]).expect("no other groups");
-    set_thread_res_gid(group, group, group).expect("another group");
-    set_keep_capabilities(true).expect("capabilities that outlast the user");
-    set_thread_res_uid(user, user, user).expect("another user");
-    keep_only(capabilities);
+    with_same_death_signal(|| {
+        set_thread_groups(&[]).expect("no other groups");
+        set_thread_res_gid(group, group, group).expect("another group");
+        set_keep_capabilities(true).expect("capabilities that outlast the user");
+        set_thread_res_uid(user, user, user).expect("another user");
+        keep_only(capabilities);
+    });
 }
 
 /// Runs `test` on a thread of the same user that has no capabilities.

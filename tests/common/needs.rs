@@ -171,12 +171,14 @@ impl fmt::Display for Need {
     }
 }
 
-/// Reduces the number of rounds of a pure computation on an emulated processor, which is some 20 times slower.
+/// True on an emulated processor, which is some 20 times slower.
+pub fn is_emulated() -> bool {
+    env::var_os("BPF_PIN_TEST_PHASE").is_some()
+}
+
+/// Reduces the number of rounds on an emulated processor.
 pub fn rounds(often: usize) -> usize {
-    match env::var_os("BPF_PIN_TEST_PHASE") {
-        Some(_) => often / 20,
-        None => often,
-    }
+    if is_emulated() { often / 20 } else { often }
 }
 
 /// Finds a program in PATH or in the directories for root.

@@ -57,12 +57,9 @@ pub fn run_processes(
     let mut pids = vec![];
     for number in 0..count {
         // SAFETY: this is the only thread, so the child waits for no lock.
-        match unsafe { libc::fork() } {
+        match unsafe { crate::child_process::fork() } {
             0 => {
                 let code = catch_unwind(AssertUnwindSafe(|| {
-                    // The child ends if the test is killed.
-                    // SAFETY: the call takes no address.
-                    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                     shared.started.fetch_add(1, SeqCst);
                     while (shared.started.load(SeqCst) as usize) < count {
                         yield_now();

@@ -1,7 +1,8 @@
 //! Selects the stops of a process at which a test acts: all of them, or as many as time allows.
 
-use std::env;
 use std::time::{Duration, Instant};
+
+use crate::is_emulated;
 
 /// The prefix of the lines in which a child reports stops that it has omitted.
 const LEFT_OUT: &str = "left out ";
@@ -18,8 +19,7 @@ pub fn at_each_stop(
     mut each: impl FnMut(usize),
 ) {
     let (changing, others): (Vec<_>, Vec<_>) = (0..count).partition(|&number| changes(number));
-    let is_emulated = env::var_os("BPF_PIN_TEST_PHASE").is_some();
-    let end = is_emulated.then(|| Instant::now() + TIME_LIMIT);
+    let end = is_emulated().then(|| Instant::now() + TIME_LIMIT);
     let is_time = |_: &usize| end.is_none_or(|end| Instant::now() < end);
     let mut left = count;
     for number in changing

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, exit};
+use std::process::exit;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::suite::leave_out;
 ///
 /// The new process has one thread, so it may fork.
 pub fn run_in_own_process(variable: &str, value: &str) -> Outcome {
-    let output = Command::new(std::env::current_exe()?)
+    let output = crate::child_process::command(std::env::current_exe()?)
         .env(variable, value)
         .output()?;
     if output.status.success() {
@@ -242,7 +242,7 @@ impl Tracee {
     pub fn fork<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> io::Result<Self> {
         wait_until_alone();
         // SAFETY: this is the only thread, so the child waits for no lock.
-        let pid = match check(unsafe { libc::fork() }.into())? {
+        let pid = match check(unsafe { crate::child_process::fork() }.into())? {
             0 => be_traced(ready, run),
             pid => pid as libc::pid_t,
         };

@@ -301,7 +301,7 @@ fn in_a_pid_namespace(run: impl FnOnce() -> u8) -> u8 {
     // SAFETY: this process has one thread, and unshare takes no pointers.
     let child = unsafe {
         assert_eq!(libc::unshare(libc::CLONE_NEWPID), 0);
-        libc::fork()
+        common::fork()
     };
     assert_ne!(child, -1);
     if child == 0 {

@@ -101,7 +101,7 @@ fn in_a_container() {
 fn as_root_of_user_namespace(test: impl FnOnce()) {
     let (mut here, mut there) = UnixStream::pair().expect("sockets");
     // SAFETY: this process has one thread.
-    match unsafe { libc::fork() } {
+    match unsafe { common::fork() } {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
         0 => {
             drop(here);
@@ -110,10 +110,12 @@ fn as_root_of_user_namespace(test: impl FnOnce()) {
                 unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.expect("a user namespace");
                 there.write_all(b"!").expect("a word");
                 assert_eq!(there.read(&mut [0; 1]).expect("ids"), 1);
-                set_thread_groups(&[]).expect("no other groups");
-                let (root, group) = (Uid::ROOT, Gid::ROOT);
-                rustix::thread::set_thread_res_gid(group, group, group).expect("its group");
-                rustix::thread::set_thread_res_uid(root, root, root).expect("its root");
+                common::with_same_death_signal(|| {
+                    set_thread_groups(&[]).expect("no other groups");
+                    let (root, group) = (Uid::ROOT, Gid::ROOT);
+                    rustix::thread::set_thread_res_gid(group, group, group).expect("its group");
+                    rustix::thread::set_thread_res_uid(root, root, root).expect("its root");
+                });
                 test();
             }));
             // SAFETY: _exit runs no destructors and flushes no buffers of the parent.

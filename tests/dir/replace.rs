@@ -329,7 +329,7 @@ fn fork() -> Outcome {
     // The first fork happens before the claim exists, the second after.
     for _ in 0..2 {
         // SAFETY: this process has one thread.
-        let child = unsafe { libc::fork() };
+        let child = unsafe { common::fork() };
         assert!(child >= 0, "{}", std::io::Error::last_os_error());
         let mine = &maps[if child == 0 { 0..4 } else { 4..8 }];
         let repetitions = Repetitions::new(300, 5_000, Duration::from_millis(300));

@@ -404,7 +404,7 @@ fn killed_with_a_stage() -> Outcome {
     publish(staged(&dir, &map, &["a"]))?;
     let alive = staged(&dir, &map, &["a", "b"]);
     // SAFETY: this process has one thread.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { common::fork() };
     assert!(child >= 0, "{}", std::io::Error::last_os_error());
     if child == 0 {
         let own = PinDir::open(fs.root()).map(|dir| {

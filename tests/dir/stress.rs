@@ -56,7 +56,7 @@ pub fn run(name: &str) -> Outcome {
 }
 
 fn command(name: &str) -> std::io::Result<Command> {
-    let mut command = Command::new(env::current_exe()?);
+    let mut command = common::command(env::current_exe()?);
     command.env(NAME, name);
     Ok(command)
 }

@@ -14,7 +14,7 @@ use std::env;
 use std::fmt::Debug;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use bpf_pin::bpffs::FileSystem;
@@ -44,7 +44,7 @@ const CHILD: &str = "BPF_PIN_TEST_CAUSE";
 
 /// Runs one of the functions above in its own process, which starts with a single thread.
 fn in_a_child(name: &str) -> Outcome {
-    let output = Command::new(env::current_exe()?)
+    let output = common::command(env::current_exe()?)
         .env(CHILD, name)
         .output()?;
     if !output.status.success() {

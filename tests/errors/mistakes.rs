@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
@@ -120,7 +120,7 @@ fn a_relative_path_is_not_resolved_against_descriptor_0() -> Outcome {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
     let directory = rustix::fs::open(fs.root(), flags, Mode::empty())?;
     let elsewhere = tempfile::tempdir()?;
-    let status = Command::new(std::env::current_exe()?)
+    let status = common::command(std::env::current_exe()?)
         .env(CHILD, "1")
         .current_dir(elsewhere.path())
         .stdin(Stdio::from(directory))

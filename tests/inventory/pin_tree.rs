@@ -10,7 +10,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use bpf_pin::bpffs::MountOptions;
 use bpf_pin::{Bpffs, Link};
@@ -34,7 +34,7 @@ fn child_role() -> Option<std::process::ExitCode> {
 }
 
 fn pin_tree(args: &[&str]) -> Result<Output, std::io::Error> {
-    let mut child = Command::new(env::current_exe()?);
+    let mut child = common::command(env::current_exe()?);
     child.args(args).env(CHILD, "1").output()
 }
 
@@ -313,7 +313,7 @@ fn it_succeeds_if_its_output_is_closed() -> Outcome {
     with_pins(|_, _| {
         let (reader, writer) = pipe()?;
         drop(reader);
-        let mut child = Command::new(env::current_exe()?);
+        let mut child = common::command(env::current_exe()?);
         child.env(CHILD, "1").stdout(writer).stderr(Stdio::piped());
         let output = child.spawn()?.wait_with_output()?;
         assert!(

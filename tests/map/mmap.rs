@@ -1,7 +1,7 @@
 //! `mmap(2)` of an array: values as atomics, with the exact size, alive as long as the mapping.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::{fs, ptr, thread};
 
@@ -190,7 +190,7 @@ fn processes_share_a_mapping() -> Outcome {
     let mut children = vec![];
     for _ in 0..4 {
         children.push(
-            Command::new(std::env::current_exe()?)
+            common::command(std::env::current_exe()?)
                 .env(CHILD, &path)
                 .spawn()?,
         );

@@ -4,7 +4,7 @@ mod one_cpu;
 
 use std::fmt::Debug;
 use std::fs;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::ptr;
 use std::slice;
 
@@ -414,7 +414,7 @@ fn raw_lookup(map: &Map, value: *mut u8) -> Result<(), i32> {
 /// The number is read once per process, so this needs its own process.
 #[common::test(&[cap::SYS_ADMIN])]
 fn the_number_of_cpus_comes_from_sysfs_only() -> Outcome {
-    let output = Command::new(std::env::current_exe()?)
+    let output = common::command(std::env::current_exe()?)
         .env(CHILD, "1")
         .output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);

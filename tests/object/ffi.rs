@@ -82,7 +82,7 @@ impl IntoRaw for OwnedFd {
 #[common::test(&[cap::BPF])]
 fn descriptor_0_can_be_an_inner_map_or_a_btf_object() -> Outcome {
     for what in ["map", "btf"] {
-        let status = std::process::Command::new(std::env::current_exe()?)
+        let status = common::command(std::env::current_exe()?)
             .env(CHILD, what)
             .status()?;
         assert!(status.success(), "{what}");

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use bpf_pin::bpffs::MountOptions;
 use bpf_pin::error::Cause;
@@ -52,7 +52,7 @@ fn a_filtered_mount_is_not_remembered() -> Outcome {
 }
 
 fn run(child: &str) -> Outcome {
-    let output = Command::new(env::current_exe()?)
+    let output = common::command(env::current_exe()?)
         .env(CHILD, child)
         .output()?;
     if !output.status.success() {

@@ -444,7 +444,7 @@ fn a_forked_child_does_not_keep_the_migration_lock() -> Outcome {
     let (_fs, dir, _) = scene([(1, 1)])?;
     let (_, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
     // SAFETY: the child only makes system calls, which wait for no lock of another thread.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { common::fork() };
     if child == 0 {
         // SAFETY: as above.
         unsafe {

@@ -1,13 +1,14 @@
 //! The example service: a loader with the user and the capabilities of its unit, and no others.
 
 #[allow(missing_docs)]
+#[allow(clippy::disallowed_methods, reason = "an example")]
 #[path = "../../examples/service.rs"]
 mod example;
 
 use std::env;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use bpf_pin::error::Cause;
 use bpf_pin::probe::Capability;
@@ -39,7 +40,7 @@ fn child_role() -> Option<ExitCode> {
 }
 
 fn run_scene(name: &str) -> Outcome {
-    let output = Command::new(env::current_exe()?)
+    let output = common::command(env::current_exe()?)
         .env(SCENE, name)
         .output()?;
     assert!(output.status.success(), "{output:?}");

@@ -6,7 +6,6 @@ use common::tables;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
-use std::process::Command;
 
 use bpf_pin_sys::{BPF_FS_MAGIC, BPF_OBJ_NAME_LEN, Enumerator, Version};
 use common::*;
@@ -57,7 +56,7 @@ fn compile(text: &str, preprocess: bool) -> std::io::Result<(bool, String, Strin
     } else {
         &["-std=gnu11", "-fsyntax-only", "-fmax-errors=0"]
     };
-    let mut cc = Command::new(CC);
+    let mut cc = common::command(CC);
     let output = cc
         .args(how)
         .arg(source.path())

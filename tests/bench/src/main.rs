@@ -1,5 +1,7 @@
 //! Measures bpf-pin, the bare syscalls and other libraries.
 
+#![allow(clippy::disallowed_methods, reason = "not a test")]
+
 mod bench;
 mod builds;
 mod check;

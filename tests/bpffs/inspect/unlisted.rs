@@ -4,7 +4,6 @@ use std::env;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::Command;
 
 use bpf_pin::Bpffs;
 use bpf_pin::bpffs::{FileSystem, MountOptions, ReadOnly, Verdict};
@@ -30,7 +29,7 @@ fn works_in_a_chroot_inside_a_bpffs() -> Outcome {
 
 fn run(name: &str) -> Outcome {
     let dir = directory();
-    let output = Command::new(env::current_exe()?)
+    let output = common::command(env::current_exe()?)
         .env(CHILD, name)
         .env("BPF_PIN_TEST_ARGUMENT", dir.path())
         .output()?;

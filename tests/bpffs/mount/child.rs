@@ -38,7 +38,7 @@ pub fn run_if_requested() -> bool {
 
 /// A command that runs one of these functions with an argument.
 pub fn command(name: &str, argument: &str) -> Command {
-    let mut command = Command::new(env::current_exe().expect("this program"));
+    let mut command = common::command(env::current_exe().expect("this program"));
     command
         .env(CHILD, name)
         .env("BPF_PIN_TEST_ARGUMENT", argument);

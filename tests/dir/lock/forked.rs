@@ -71,12 +71,11 @@ struct Children(Vec<libc::pid_t>);
 
 impl Children {
     fn fork(&mut self) {
-        // SAFETY: the child calls nothing but prctl, pause and _exit.
-        match unsafe { libc::fork() } {
+        // SAFETY: the child calls nothing but pause and _exit.
+        match unsafe { common::fork() } {
             -1 => panic!("fork: {}", std::io::Error::last_os_error()),
             // SAFETY: the calls take no addresses.
             0 => unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 libc::pause();
                 libc::_exit(0)
             },
@@ -122,7 +121,7 @@ fn fork_during(mut act: impl FnMut() + Send) -> Children {
 /// Runs `act` in a forked child, and waits until the child has ended.
 fn in_a_child(act: impl FnOnce()) {
     // SAFETY: this process has one thread.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { common::fork() };
     if child == 0 {
         let done = catch_unwind(AssertUnwindSafe(act));
         // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
@@ -244,7 +243,7 @@ fn fork_in_conversion() {
         if seen == 2 {
             // In the second pass, after the old map got its backup name.
             // SAFETY: this process has one thread.
-            match unsafe { libc::fork() } {
+            match unsafe { common::fork() } {
                 0 => std::panic::resume_unwind(Box::new("the end of a copy")),
                 child => {
                     // SAFETY: the child is ours, and no status is asked for.

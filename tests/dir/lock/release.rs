@@ -69,7 +69,7 @@ pub fn fork_and_release(dir: &PinDir) -> Outcome {
     let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
     let (reader, writer) = rustix::pipe::pipe()?;
     // SAFETY: the child calls nothing but read and _exit.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { common::fork() };
     if child == 0 {
         let mut byte = 0u8;
         // SAFETY: the pipe is open; byte is one writable byte.

@@ -27,7 +27,7 @@ pub fn mounted<T: Send>(test: impl FnOnce(&Path) -> T + Send) -> T {
 
 /// A program of another project.
 pub fn tool(name: &str) -> Command {
-    let mut command = Command::new(find_program(name).expect("a need of the test"));
+    let mut command = common::command(find_program(name).expect("a need of the test"));
     command.env("LC_ALL", "C");
     command
 }

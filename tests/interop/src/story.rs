@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use common::{LOOPBACK, cap, in_network_namespace};
 
@@ -74,7 +74,7 @@ fn story() -> Outcome {
 
 /// Runs a step in a process of its own.
 fn run(args: &[&OsStr]) -> Outcome {
-    let status = Command::new(std::env::current_exe()?).args(args).status()?;
+    let status = common::command(std::env::current_exe()?).args(args).status()?;
     match status.success() {
         true => Ok(()),
         false => Err(format!("{args:?}: {status}").into()),

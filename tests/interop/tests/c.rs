@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
@@ -91,7 +91,7 @@ fn main() -> std::process::ExitCode {
 
 /// Returns the client's output.
 fn say(client: &str, args: &[&dyn AsRef<OsStr>]) -> std::io::Result<String> {
-    let mut command = Command::new(client);
+    let mut command = command(client);
     command.args(args.iter().map(|arg| arg.as_ref()));
     output(&mut command).map(|said| said.trim_end().to_owned())
 }
@@ -158,7 +158,7 @@ fn by_id(client: &'static str) -> Outcome {
     assert_eq!(count_of(&map)?, 1);
 
     // Their map, while its process runs.
-    let mut theirs = Command::new(client)
+    let mut theirs = command(client)
         .args(["hold", "30", "31"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,7 +1,6 @@
 //! Programs that link our crates from outside: C with a library in Rust, and Rust without std.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use bpf_pin::PinnedMap;
 use bpf_pin::map::ElemFlags;
@@ -94,7 +93,7 @@ fn reads_pins(program: &Path) -> Outcome {
         map.elements::<u32, u64>()?
             .update(&7, &49, ElemFlags::ANY)?;
 
-        let read = |pin: &Path, key: &str| output(Command::new(program).arg(pin).arg(key));
+        let read = |pin: &Path, key: &str| output(command(program).arg(pin).arg(key));
         assert_eq!(read(&pin, "7")?, "49\n");
         for (pin, key) in [(&pin, "8"), (&root.join("none"), "7")] {
             let error = read(pin, key).expect_err("it does not exist").to_string();

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{MaybeUninit, forget};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use bpf_pin::map::ElemFlags;
 use bpf_pin::{Kind, Map, Object};
@@ -104,7 +104,7 @@ fn handed_over() -> Outcome {
     map.elements::<u32, u64>()?
         .update(&1_u32, &21_u64, ElemFlags::ANY)?;
     let (here, there) = UnixStream::pair()?;
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut child = command(std::env::current_exe()?)
         .env(RECEIVER, "1")
         .stdin(OwnedFd::from(there))
         .spawn()?;

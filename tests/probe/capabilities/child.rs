@@ -3,7 +3,6 @@
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, getegid, geteuid, setrlimit};
@@ -61,7 +60,7 @@ pub fn run_if_requested() -> bool {
 }
 
 fn run(name: &str) -> Outcome {
-    let output = Command::new(env::current_exe()?)
+    let output = common::command(env::current_exe()?)
         .env(CHILD, name)
         .output()?;
     if !output.status.success() {

@@ -130,7 +130,7 @@ fn attach_all(fs: &TestFs, spec: &LinkSpec<'_>, progs: &[Prog]) -> Vec<i32> {
         .map(|prog| {
             // SAFETY: the child waits for no lock of another thread, and it runs no destructors
             // of the parent.
-            match unsafe { libc::fork() } {
+            match unsafe { common::fork() } {
                 0 => {
                     let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                         let dir = PinDir::open(fs.root()).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 
 use bpf_pin::bpffs::MountOptions;
@@ -69,7 +69,7 @@ pub fn run_child() -> bool {
 /// Runs one of the functions above with a socket as standard input, and `other` at the other end.
 pub fn run(name: &str, other: impl FnOnce(UnixStream) -> Outcome + Send) -> Outcome {
     let (here, there) = UnixStream::pair()?;
-    let child = Command::new(env::current_exe()?)
+    let child = common::command(env::current_exe()?)
         .env(CHILD, name)
         .stdin(Stdio::from(OwnedFd::from(there)))
         .stdout(Stdio::piped())

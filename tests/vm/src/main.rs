@@ -3,6 +3,8 @@
 //! Tests and init are static programs in an initramfs, which is a guest's whole user space. Init runs every program
 //! with the privileges of every phase and sends records over a port of its own; this side evaluates them and prints a table.
 
+#![allow(clippy::disallowed_methods, reason = "not a test")]
+
 mod apt;
 mod args;
 mod candidates;

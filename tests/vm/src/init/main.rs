@@ -3,6 +3,8 @@
 //! Under another process id it drops privileges (`as`) or takes the console (`shell`), then executes the program that
 //! its arguments name.
 
+#![allow(clippy::disallowed_methods, reason = "not a test")]
+
 mod jobs;
 mod link;
 mod mounts;
