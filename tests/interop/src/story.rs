@@ -74,7 +74,9 @@ fn story() -> Outcome {
 
 /// Runs a step in a process of its own.
 fn run(args: &[&OsStr]) -> Outcome {
-    let status = common::command(std::env::current_exe()?).args(args).status()?;
+    let status = common::command(std::env::current_exe()?)
+        .args(args)
+        .status()?;
     match status.success() {
         true => Ok(()),
         false => Err(format!("{args:?}: {status}").into()),
