@@ -32,8 +32,8 @@ pub use child_process::{command, fork, with_same_death_signal};
 pub use devices::{add_device, remove_device};
 pub use failures::{IsCause, assert_cause, assert_fails, invalid_names, not_bpffs};
 pub use links::{
-    BTF, Cgroup, KPROBES, LOOPBACK, attached_progs, cgroup_prog, function_btf_id, link_ids,
-    links_of_progs, prog_returning, struct_btf_id, tcx_prog, tracepoint_btf_id, xdp_prog,
+    BTF, Cgroup, KPROBES, LOOPBACK, attached_progs, cgroup_id, cgroup_prog, function_btf_id,
+    link_ids, links_of_progs, prog_returning, struct_btf_id, tcx_prog, tracepoint_btf_id, xdp_prog,
 };
 pub use namespace::{
     as_user, become_user, bring_up_loopback, in_mount_namespace, in_network_namespace,

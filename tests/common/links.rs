@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -164,4 +165,44 @@ impl Drop for Cgroup {
         let root = self.path.parent().unwrap_or(Path::new("/nowhere"));
         let _ = unmount(root, UnmountFlags::DETACH);
     }
+}
+
+/// The id of a control group. On a 32-bit kernel the inode number is only its lower half.
+pub fn cgroup_id(directory: impl AsFd) -> u64 {
+    /// `struct file_handle` with room for an id.
+    #[repr(C)]
+    struct Handle {
+        handle_bytes: u32,
+        handle_type: i32,
+        id: [u8; 8],
+    }
+
+    let fd = directory.as_fd().as_raw_fd();
+    let (mut handle, mut mount_id) = (
+        Handle {
+            handle_bytes: 8,
+            handle_type: 0,
+            id: [0; 8],
+        },
+        0,
+    );
+    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path is a C string, the handle is as long as it says, and the mount's id is an int.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            fd,
+            path,
+            &raw mut handle,
+            &raw mut mount_id,
+            flags,
+        )
+    };
+    assert_eq!(
+        (result, handle.handle_bytes),
+        (0, 8),
+        "{}",
+        io::Error::last_os_error()
+    );
+    u64::from_ne_bytes(handle.id)
 }

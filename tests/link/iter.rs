@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, read_to_string};
-use std::os::unix::fs::MetadataExt;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::link::{IterTask, LinkTarget};
@@ -172,7 +171,7 @@ fn a_cgroup_iterator_visits_cgroups_in_its_order() -> Outcome {
             fs::create_dir(cgroup.path.join(below))?;
         }
         let (file, prog) = (cgroup.open(), for_each("cgroup", b'c'));
-        let expected = file.metadata()?.ino();
+        let expected = common::cgroup_id(&file);
         for (order, count) in [
             (CgroupIterOrder::SELF_ONLY, 1),
             (CgroupIterOrder::DESCENDANTS_PRE, 3),

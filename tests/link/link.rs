@@ -78,7 +78,7 @@ fn cgroup_links_are_created_updated_and_detached() -> Outcome {
         let file = cgroup.open();
         let attach_type = AttachType::CGROUP_INET_EGRESS;
         let target = LinkTarget::Cgroup {
-            cgroup_id: file.metadata()?.ino(),
+            cgroup_id: cgroup_id(&file),
             attach_type,
         };
         let spec = LinkSpec::cgroup(&file, attach_type);
@@ -109,7 +109,7 @@ fn lsm_cgroup_links_are_created_updated_and_detached() -> Outcome {
         let cgroup = Cgroup::new();
         let file = cgroup.open();
         let target = LinkTarget::Cgroup {
-            cgroup_id: file.metadata()?.ino(),
+            cgroup_id: cgroup_id(&file),
             attach_type,
         };
         let make = || spec.load().expect("the same program again");
@@ -429,7 +429,7 @@ fn cgroup_storage_has_a_key_for_each_attached_cgroup() -> Outcome {
         let mut next = [0; 16];
         assert!(map.elements::<[u8], [u8]>()?.next_key(None, &mut next)?);
         let key: [u64; 2] = bytemuck::cast(next);
-        assert_eq!(key[0], file.metadata()?.ino());
+        assert_eq!(key[0], cgroup_id(&file));
         storage.update(&key, &7, ElemFlags::EXIST)?;
         assert_eq!(storage.lookup(&key)?, Some(7));
         let all: Vec<_> = storage.iter().collect::<Result<_, _>>()?;

@@ -95,7 +95,7 @@ fn a_program_that_excludes_others_is_named_with_its_control_group() -> Outcome {
             LinkSpec::cgroup(&deep, EGRESS),
         );
         attach(&parent, &prog, 0)?;
-        let cgroup_id = rustix::fs::fstat(&parent)?.st_ino;
+        let cgroup_id = cgroup_id(&parent);
         let prog_id = prog.id()?;
         let exclusive = || Cause::AttachedExclusively { cgroup_id, prog_id };
         for spec in [&here, &below] {
@@ -116,7 +116,7 @@ fn a_program_that_may_be_overridden_excludes_others_in_its_own_group_only() -> O
         fs::create_dir(&child)?;
         let (parent, below, prog) = (cgroup.open(), File::open(&child)?, cgroup_prog());
         attach(&parent, &prog, abi::BPF_F_ALLOW_OVERRIDE)?;
-        let cgroup_id = rustix::fs::fstat(&parent)?.st_ino;
+        let cgroup_id = cgroup_id(&parent);
         let prog_id = prog.id()?;
         let exclusive = Cause::AttachedExclusively { cgroup_id, prog_id };
         let made = LinkSpec::cgroup(&parent, EGRESS).create(&cgroup_prog());

@@ -383,7 +383,7 @@ fn a_control_group_that_was_removed_and_created_again_is_attached_to() {
         let LinkTarget::Cgroup { cgroup_id, .. } = new.link.info()?.target else {
             panic!("a link of a control group");
         };
-        assert_eq!(cgroup_id, rustix::fs::fstat(&file)?.st_ino);
+        assert_eq!(cgroup_id, common::cgroup_id(&file));
         let again = dir.open_or_attach("link", &spec, &prog)?;
         assert_eq!(
             (again.attachment, again.verified),

@@ -142,7 +142,7 @@ fn excluding(found: &AttachedProgs, allowing: u32) -> Option<u32> {
 }
 
 fn attached_exclusively(cgroup: BorrowedFd<'_>, prog_id: u32) -> Option<Cause> {
-    let cgroup_id = fstat(cgroup).ok()?.st_ino;
+    let cgroup_id = sys::kernfs_id(cgroup).ok()?;
     Some(Cause::AttachedExclusively { cgroup_id, prog_id })
 }
 

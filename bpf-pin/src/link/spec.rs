@@ -378,7 +378,7 @@ impl<'a> LinkSpec<'a> {
             (
                 LinkTarget::Cgroup { cgroup_id, .. } | LinkTarget::Iter { cgroup_id, .. },
                 Operand::File(fd),
-            ) => *cgroup_id = fstat(fd)?.st_ino,
+            ) => *cgroup_id = sys::kernfs_id(fd)?,
             (LinkTarget::Netns { netns_ino, .. }, Operand::File(fd)) => {
                 *netns_ino = fstat(fd)?.st_ino as u32;
             }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::error::LinkMismatch;
@@ -206,7 +206,7 @@ fn is_removed(cgroup: BorrowedFd<'_>, id: u64) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let here = openat(cgroup, c".", flags, Mode::empty())?;
     // The call works here if it finds the spec's own group.
-    sys::open_kernfs_node(here.as_fd(), fstat(&here)?.st_ino)?;
+    sys::open_kernfs_node(here.as_fd(), sys::kernfs_id(here.as_fd())?)?;
     Ok(sys::open_kernfs_node(here.as_fd(), id).is_err_and(|errno| errno == Errno::STALE))
 }
 

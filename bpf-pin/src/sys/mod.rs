@@ -39,7 +39,7 @@ pub(crate) use elem::{ElemError, LAST_MAP_TYPE, SizeError, SizedMap, WriteError}
 pub(crate) use file::{read_file, read_number, read_to_end, read_to_string};
 pub(crate) use flock::FileLock;
 #[cfg(feature = "link")]
-pub(crate) use handle::open_kernfs_node;
+pub(crate) use handle::{kernfs_id, open_kernfs_node};
 pub(crate) use link::{
     Functions, LinkOpts, iter_create, link_arm, link_create, link_create_struct_ops, link_detach,
     link_name, link_update, probe_attach_type, probe_cgroup_attach, probe_link_create,

@@ -54,7 +54,8 @@ pub enum LinkTarget {
     },
     /// A control group. Linux 5.8.
     Cgroup {
-        /// Its id, the inode number of its directory. 0 once it is removed or the link detached.
+        /// Its id. On a 64-bit kernel it is the inode number of its directory, on a 32-bit kernel the lower half
+        /// is; name_to_handle_at(2) returns the whole id. 0 once it is removed or the link detached.
         cgroup_id: u64,
         /// The attach type.
         attach_type: AttachType,

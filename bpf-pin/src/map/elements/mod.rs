@@ -159,6 +159,11 @@ impl ElemFlags {
 /// - A perf event array drops an event when the descriptor that inserted it is closed, unless the array has
 ///   [`PRESERVE_ELEMS`](crate::types::MapFlags::PRESERVE_ELEMS).
 ///
+/// # 32-bit kernels
+///
+/// In an array of maps an update can succeed and a lookup of the same index fail with ENOENT: the kernel stores
+/// pointers 4 bytes apart and looks them up 8 bytes apart. A hash of maps is not affected.
+///
 /// # Older kernels
 ///
 /// Maps hold programs since Linux 4.2, perf events 4.3, cgroups 4.8, maps 4.12. Ids are reported since 4.13.
