@@ -258,7 +258,7 @@ fn upgrade(dir: &PinDir, spec: &MapSpec, link: &LinkSpec, wait: impl Fn()) -> Ou
     Ok(late)
 }
 
-/// What the newer release makes of an entry: the count is the first of two counters.
+/// Converts an entry to the layout of the newer release: the count becomes the first of two counters.
 fn grown(key: &u32, count: &Old) -> Option<(u32, New)> {
     Some((*key, [*count, 0]))
 }

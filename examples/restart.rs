@@ -108,7 +108,7 @@ fn start(release: u32) -> Outcome {
     Ok(())
 }
 
-/// What release 3 makes of a value.
+/// Converts a value to the layout of release 3.
 fn grow(key: &u32, packets: &Old) -> Option<(u32, New)> {
     Some((*key, [*packets, 0]))
 }

@@ -27,7 +27,7 @@
 //! | clean up after killed loaders | [`PinDir::remove_leftovers`], [`PinDir::remove_where`] |
 //! | read and write a map | [`Map::elements`] |
 //! | find where an object is pinned | [`Inventory::take`] |
-//! | find what is attached to a target, or uses a map | [`LinkSpec::query`], [`LinkSpec::links`], [`Prog::ids_using`] |
+//! | find the programs at a target, or those that use a map | [`LinkSpec::query`], [`LinkSpec::links`], [`Prog::ids_using`] |
 //! | share pins between users | [`Token`], [`MountOptions::grant_delegation`], [`PinDir::set_mode`] |
 //! | handle errors | [`Error::kind`], [`Error::cause`], [`Error::is_missing`]; [`Failed`] gives the object back |
 //! | use it beside aya, libbpf-rs or C | `Map::try_from(fd)`, `OwnedFd::from(map)`; [a page](guide::other_loaders) |
@@ -71,24 +71,24 @@
 //!
 //! # Promises
 //!
-//! - A [`Map`], [`Prog`] or [`Link`] exists only after the kernel has proven its kind, also if it is made from a descriptor. On Linux 5.10
-//!   to 7.3 the proof is one system call, two for a map opened for writing only. On a kernel whose structs have unknown sizes it
-//!   takes more.
+//! - A [`Map`], [`Prog`] or [`Link`] exists only after the kernel has proven its kind, even if it is made from a descriptor. On Linux
+//!   5.10 to 7.3 the proof is one system call, two for a map opened for writing only. It is more on a kernel with unknown struct
+//!   sizes.
 //! - A failing call leaves everything as it was, and an object that it took comes back in the error: see [`Failed`].
-//! - A successful call makes only the documented system calls. Finding the [`Cause`] of an error takes more, after the failure only.
-//!   A cause is named only if it was proven.
-//! - Readers see [`PinDir::replace`] and [`Stage::publish`] as one step, also if the process is killed in the middle.
+//! - A successful call makes only the documented system calls. Finding the [`Cause`] of an error takes additional ones,
+//!   only after the failure. A cause is named only if it was proven.
+//! - Readers see [`PinDir::replace`] and [`Stage::publish`] as one step, even if the process is killed in the middle.
 //!   [`PinDir::remove_leftovers`] removes what a killed process left.
 //! - The kernel cannot check and remove a pin in one step. [`PinnedMap::unpin`] makes two calls, one right after the other.
 //!
 //! # Soundness
 //!
 //! Safe code that uses this library keeps the process's memory sound. A loaded program is not covered: it can write to memory
-//! (`bpf_probe_write_user`), close or replace descriptors (`bpf_sys_close` under `test_run`), pass addresses on (`bpf_sys_bpf`) and
-//! override what a system call returns (`bpf_override_return`). Uprobes write to the code and data of processes, so
+//! (`bpf_probe_write_user`), close or replace descriptors (`bpf_sys_close` under `test_run`), pass any address to bpf(2)
+//! (`bpf_sys_bpf`) and override what a system call returns (`bpf_override_return`). Uprobes write to the code and data of processes, so
 //! [`Uprobes::new`](link::Uprobes::new) is unsafe. A seccomp filter can return success without making the call, which leaves zeros in
-//! the object's info: such info is rejected. The promise does not cover filters and tracers that forge more than that, such as a
-//! descriptor, nor writes to `/proc/self/mem`.
+//! the object's info: such info is rejected. Not covered: filters and tracers that forge other results, such as a descriptor, and
+//! writes to `/proc/self/mem`.
 //!
 //! # Descriptors
 //!
@@ -110,14 +110,14 @@
 //!
 //! # Features
 //!
-//! All but `serde` are on by default. Without them the crate is its core: kinds and their proof, pin, open, unpin, info, ids,
-//! [`dir`], detection of bpffs, errors. `map`, `prog`, `link`, `reuse`, `inventory` and `probe` are the modules of these names;
-//! `mount` is [`MountOptions`] and the delegation of a bpffs.
+//! All but `serde` are on by default. Without them only the core remains: kinds and their proof, pin, open, unpin, info, ids,
+//! [`dir`], detection of bpffs, errors. `map`, `prog`, `link`, `reuse`, `inventory` and `probe` enable the modules of these names;
+//! `mount` enables [`MountOptions`] and the delegation of a bpffs.
 //!
 //! `serde` implements `Serialize` for [`PinEntry`](inventory::PinEntry), [`ObjectInfo`](object::ObjectInfo) and the info of each kind,
 //! [`Identity`], [`Inspection`](bpffs::Inspection), [`Mount`](bpffs::Mount), and the types in them. Fields have the kernel's names,
-//! such as `map_flags` or `xdp.ifindex`. A number with a name is that name as `Display` writes it, a time is in nanoseconds, and a
-//! path is a string, or an array of its bytes if it is not UTF-8.
+//! such as `map_flags` or `xdp.ifindex`. A number that has a name is serialized as that name, in the form of `Display`. A time is in
+//! nanoseconds. A path is a string, or an array of its bytes if it is not UTF-8.
 //!
 //! The public signatures use types of two other crates: [bytemuck](https://docs.rs/bytemuck)'s traits for keys and values, and flags made by bitflags.
 //!
@@ -125,7 +125,7 @@
 //!
 //! It does not load ELF objects, run a daemon, read ring buffers or perf events, or attach without a link.
 #![deny(unsafe_code)]
-// A part of the library uses a part of the system calls.
+// Without all features some system calls and types are unused.
 #![cfg_attr(not(feature = "default"), allow(dead_code, unused_imports))]
 
 pub mod bpffs;

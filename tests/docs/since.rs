@@ -42,7 +42,10 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("the group of the root", Version::new(6, 8)),
     ("a token of this bpffs allows", Version::new(6, 9)),
     ("with a token of it", Version::new(6, 9)),
-    ("Opens a bpffs, has it created", Version::new(6, 9)),
+    (
+        "Requests a bpffs from a privileged process",
+        Version::new(6, 9),
+    ),
     ("creates the bpffs that was opened", Version::new(6, 9)),
     ("the other side is informed", Version::new(6, 9)),
     (

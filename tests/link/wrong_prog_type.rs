@@ -1,4 +1,4 @@
-//! The cause for a program of a type that the target does not take.
+//! The error cause if the target does not accept the program's type.
 
 use std::fs::File;
 
@@ -19,7 +19,7 @@ fn every_target_reports_the_program_types_it_takes() -> Outcome {
     in_mount_namespace(|| in_network_namespace(each_point))
 }
 
-/// Asserts that a socket filter is refused: no link takes one.
+/// Asserts that a socket filter is rejected: no link accepts one.
 fn assert_rejected(spec: LinkSpec<'_>, attach_type: AttachType, takes: &[ProgType]) {
     let filter = prog();
     let cause = wrong_prog_type(&filter, attach_type, Vec::leak(takes.to_vec()));

@@ -243,7 +243,7 @@ fn pinned_map_opens_or_creates_by_path() -> Outcome {
     Ok(())
 }
 
-/// A map of maps whose inner map has values of 8 bytes, with the inner map in it or empty.
+/// A map of maps with or without an element. The values of the inner map have 8 bytes.
 fn map_of_maps(dir: &PinDir, is_filled: bool) -> bpf_pin::Result<Map> {
     let inner = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
     let spec = MapSpec::new(MapType::HASH_OF_MAPS, 4, 4, 8).inner_map(&inner);

@@ -20,18 +20,18 @@ const TMPFS: u32 = libc::TMPFS_MAGIC as u32;
 const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
 
 #[common::test(MOUNTS)]
-fn a_held_directory_works_below_mounts() -> Outcome {
-    in_mount_namespace(beneath)
+fn an_open_pin_dir_works_below_a_mount_over_its_path() -> Outcome {
+    in_mount_namespace(use_below_mounts)
 }
 
 #[common::test(MOUNTS)]
 fn calls_on_mount_points_fail_without_effect() -> Outcome {
-    in_mount_namespace(names)
+    in_mount_namespace(call_on_mount_points)
 }
 
 #[common::test(MOUNTS)]
 fn leftovers_that_are_mount_points_are_kept() -> Outcome {
-    in_mount_namespace(leftover)
+    in_mount_namespace(remove_mounted_leftovers)
 }
 
 /// Mounts an empty file system.
@@ -56,19 +56,19 @@ fn pin(map: &Map, at: PathBuf) {
 #[track_caller]
 fn assert_mount_point<T>(result: Result<T, impl Into<Error>>, errno: i32) {
     let Err(error) = result else {
-        panic!("it was done");
+        panic!("the call succeeded");
     };
     let error = error.into();
     assert_cause_matches!(error, Cause::MountPoint { .. });
     assert_eq!(error.raw_os_error(), Some(errno), "{error}");
 }
 
-fn beneath() -> Outcome {
+fn use_below_mounts() -> Outcome {
     let at = bpffs();
     let path = at.path().join("app");
     fs::create_dir(&path)?;
     let (dir, map) = (PinDir::open(&path)?, hash());
-    for (kind, others) in [("tmpfs", false), ("bpf", true)] {
+    for (kind, is_bpffs) in [("tmpfs", false), ("bpf", true)] {
         mounted(kind, &path);
         for _ in 0..2 {
             dir.pin(&map, "pin")?;
@@ -95,7 +95,7 @@ fn beneath() -> Outcome {
         }
         let mut over = fs::read_dir(&path)?;
         assert!(
-            over.all(|entry| is_of_the_kernel(&entry.unwrap().path())),
+            over.all(|entry| is_kernel_iterator(&entry.unwrap().path())),
             "{kind}"
         );
         let moved = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap_err();
@@ -105,7 +105,7 @@ fn beneath() -> Outcome {
         );
         // The path leads to the new mount.
         let (made, opened) = (PinDir::create(path.join("x/y"), 0o700), PinDir::open(&path));
-        if others {
+        if is_bpffs {
             assert_eq!(made?.path(), path.join("x/y"));
             assert!(path.join("x/y").is_dir());
             assert!(
@@ -129,12 +129,12 @@ fn beneath() -> Outcome {
     Ok(())
 }
 
-fn is_of_the_kernel(path: &Path) -> bool {
+fn is_kernel_iterator(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension == "debug")
 }
 
-fn names() -> Outcome {
+fn call_on_mount_points() -> Outcome {
     let (at, other) = (bpffs(), bpffs());
     let (root, ours, theirs) = (PinDir::open(at.path())?, hash(), hash());
     pin(&theirs, other.path().join("theirs"));
@@ -188,7 +188,7 @@ fn names() -> Outcome {
     let entries = walked
         .iter()
         .flatten()
-        .filter(|entry| !is_of_the_kernel(&entry.path()));
+        .filter(|entry| !is_kernel_iterator(&entry.path()));
     // The walk returns app, pin, file, tree and its entries in any order, but nothing from the mounts.
     let mut found: Vec<_> = entries.map(|entry| entry.name().to_owned()).collect();
     found.sort();
@@ -200,7 +200,7 @@ fn names() -> Outcome {
     }
 
     // Removing everything removes only entries that are not mount points.
-    let report = root.remove_where(|entry| !is_of_the_kernel(&entry.path()))?;
+    let report = root.remove_where(|entry| !is_kernel_iterator(&entry.path()))?;
     assert_eq!(report.removed, ["file"]);
     unmounted(&on_pin);
     unmounted(&on_app);
@@ -220,7 +220,7 @@ fn names() -> Outcome {
     Ok(())
 }
 
-fn leftover() -> Outcome {
+fn remove_mounted_leftovers() -> Outcome {
     const DIR: &str = "_bpf-pin-0123456789abcdef-0-dir";
     const PIN: &str = "_bpf-pin-0123456789abcdef-1";
     const ASIDE: &str = "_bpf-pin-0123456789abcdef-2-aside";
@@ -316,7 +316,7 @@ fn over_the_path(
 }
 
 #[common::test_alone(MOUNTS)]
-fn create_is_not_split_by_a_mount_over_its_path() {
+fn create_makes_all_or_nothing_under_a_mount_over_its_path() {
     let run = |fixture: &Fixture, _: &PinDir| {
         let made = PinDir::create(fixture.at("made/deep"), 0o700)?;
         made.pin(&fixture.ours, "new")
@@ -376,7 +376,7 @@ fn remove_dir_all_keeps_a_mount_inside_the_tree() {
         let sub = below(fixture);
         is_mounted.set(sub.is_some_and(|sub| mount_bind(other.path(), sub).is_ok()));
     };
-    let (mut stayed, stays) = (0, Cell::new(0));
+    let kept = Cell::new(0);
     let run = |_: &Fixture, dir: &PinDir| dir.remove_dir_all("tree");
     at_each_stop_in(
         at.path(),
@@ -396,7 +396,7 @@ fn remove_dir_all_keeps_a_mount_inside_the_tree() {
             );
             if is_mounted.get() && result != ChildResult::Succeeded {
                 assert_eq!(result, ChildResult::MountPoint, "{:?}", progress.stops);
-                stays.set(stays.get() + 1);
+                kept.set(kept.get() + 1);
                 unmounted(&fixture.at("tree/sub"));
                 assert!(fixture.at("tree/sub").is_dir(), "{:?}", progress.stops);
             } else {
@@ -408,8 +408,7 @@ fn remove_dir_all_keeps_a_mount_inside_the_tree() {
             }
         },
     );
-    stayed += stays.get();
-    assert!(stayed > 0, "it was never mounted in time");
+    assert!(kept.get() > 0, "no mount was made in time");
     unmounted(other.path());
     unmounted(at.path());
 }

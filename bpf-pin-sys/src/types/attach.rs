@@ -115,9 +115,9 @@ abi_consts! {
         BPF_CGROUP_UNIX_GETPEERNAME = 52, since (6, 7);
         /// `getsockname` of a Unix socket.
         BPF_CGROUP_UNIX_GETSOCKNAME = 53, since (6, 7);
-        /// A netkit pair's own end.
+        /// The primary device of a netkit pair.
         BPF_NETKIT_PRIMARY = 54, since (6, 7);
-        /// A netkit pair's other end.
+        /// The peer device of a netkit pair.
         BPF_NETKIT_PEER = 55, since (6, 7);
         /// Many kprobes, at entry and return.
         BPF_TRACE_KPROBE_SESSION = 56, since (6, 10);

@@ -16,11 +16,10 @@ use super::mount::{Detached, create, open_context};
 use super::options::MountOptions;
 
 impl MountOptions {
-    /// Opens a bpffs, has it created by [`grant_delegation`](Self::grant_delegation) at the other end of
-    /// `socket`, and returns it detached. Linux 6.9.
+    /// Requests a bpffs from a privileged process over `socket`, and returns it detached. Linux 6.9.
     ///
-    /// This is the side of the user namespace.
-    /// `socket` is a connected Unix socket of any type. The thread needs `CAP_SYS_ADMIN` in its user
+    /// This process, in a user namespace, opens the bpffs. The other process creates it with
+    /// [`grant_delegation`](Self::grant_delegation). `socket` is a connected Unix socket of any type. The thread needs `CAP_SYS_ADMIN` in its user
     /// namespace, and a mount namespace that belongs to it. This side chooses mode, owner, source and
     /// flags; the other side chooses what is delegated. Owners are ids of this user namespace. Once the
     /// bpffs is attached, [`Bpffs::delegation`](crate::Bpffs::delegation) returns what was delegated.
@@ -102,9 +101,9 @@ impl MountOptions {
     ///
     /// Authenticate the other side first: it gets everything that these options delegate.
     ///
-    /// Nothing that the other side sends is trusted. It must be the context of a bpffs: with the context of
-    /// another file system, a privileged process would mount a file system that the other side may not
-    /// mount. This is proven with the descriptor's name in /proc and with the file system's name in the
+    /// Nothing that the other side sends is trusted. The descriptor must be the context of a bpffs: with the
+    /// context of another file system, a privileged process would mount a file system that the other side may
+    /// not mount. This is proven with the descriptor's name in /proc and with the file system's name in the
     /// kernel's message about a wrong option. While this call runs, the other side can set options of the
     /// same context. The kernel checks with the other side's privileges what it may delegate.
     ///
@@ -122,7 +121,7 @@ impl MountOptions {
     /// - [`Handshake`](Cause::Handshake) if it sent no context of a bpffs
     /// - [`Handshake`](Cause::Handshake) if the context was used before (EBUSY)
     /// - [`Handshake`](Cause::Handshake) if the request has another form, no descriptor or several, or if
-    ///   the other side gave up, which then gets no answer
+    ///   the other side gave up: then it gets no answer
     /// - [`PeerClosed`](Cause::PeerClosed) (EPIPE, ECONNRESET) and [`Handshake`](Cause::Handshake) (EAGAIN)
     /// - [`OptionIgnored`](Cause::OptionIgnored) before Linux 6.9
     /// - [`InvalidArgument`](Cause::InvalidArgument) if an owner is not mapped in the other side's user
@@ -176,7 +175,7 @@ impl MountOptions {
         prove_bpf_context(context)?;
         self.configure_granted(context)
             .and_then(|()| create(context))
-            // The other side may use it at any time.
+            // The other side may have used the context in the meantime.
             .map_err(|reason| reason.explained(used_before))
     }
 }

@@ -79,13 +79,13 @@ impl Bpffs {
         Self { fd, path, dev }
     }
 
-    /// Returns the path as it was given. If this library mounted the bpffs: the path from the root, if there
-    /// is one.
+    /// Returns the path that the caller passed. For a bpffs that this library mounted, it is the path from the
+    /// root, if there is one.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the `st_dev` of all its files, unique among the file systems that exist.
+    /// Returns the `st_dev` that all its files share. No other mounted file system has it.
     pub fn dev(&self) -> u64 {
         self.dev
     }
@@ -168,7 +168,7 @@ impl Bpffs {
 
     /// `umount2(2)`: unmounts the path, if it leads to the mount that this was opened through. Linux 5.2.
     ///
-    /// With the last mount all pins are lost.
+    /// Unmounting the last mount of the bpffs frees all its pins.
     ///
     /// # Races
     ///
@@ -188,9 +188,9 @@ impl Bpffs {
     /// - [`MissingCapability`](Cause::MissingCapability) (EPERM)
     /// - [`NoProc`](Cause::NoProc)
     /// - [`Unsupported`](Cause::Unsupported) if the kernel lacks open_tree(2) (ENOSYS), which preserves the
-    ///   instance in case of a failure. If a seccomp filter may have answered: the errno alone
-    /// - EINVAL if the path is a symbolic link, if the mount is unbindable, or if it came with a mount
-    ///   namespace of less privilege
+    ///   instance in case of a failure. Only the errno if a seccomp filter may have answered
+    /// - EINVAL if the path is a symbolic link, if the mount is unbindable, or if it was inherited from a
+    ///   more privileged mount namespace
     #[cfg(feature = "mount")]
     pub fn unmount(self) -> Result<(), Failed<Self>> {
         let (copy, mount) = match self.prepare_unmount() {

@@ -198,9 +198,9 @@ impl Detached {
     /// # Errors
     ///
     /// [`Operation::AttachBpffs`](crate::error::Operation::AttachBpffs) with the causes of
-    /// [`MountOptions::mount`]. The error returns the detached bpffs. It can be attached elsewhere, except
-    /// if this call attached it and detached it again: because mountinfo showed another source or
-    /// delegation, or for [`PathBypassesMount`](crate::error::Cause::PathBypassesMount).
+    /// [`MountOptions::mount`]. The error returns the detached bpffs. It can be attached elsewhere, unless
+    /// this call attached it and detached it again: that happens if mountinfo shows another source or
+    /// delegation, and with [`PathBypassesMount`](crate::error::Cause::PathBypassesMount).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
         let from_root = from_root(path);

@@ -56,7 +56,7 @@ const DEFAULT_MODE: u32 = 0o700;
 const STICKY: u32 = 0o1000;
 
 const SINCE_MODE: Version = Version::new(4, 10);
-/// Ignored from 5.2 on, when bpffs began to support fsopen(2).
+/// Ignored in between: from 5.2, when bpffs began to support fsopen(2).
 const SINCE_SOURCE: Version = Version::new(5, 17);
 const SINCE_OWNER: Version = Version::new(6, 8);
 /// For mount(2). fsmount(2) knows the flag from [`FSMOUNT_LACKS_NOSYMFOLLOW`] on.
@@ -267,8 +267,7 @@ impl MountOptions {
         self.configure_delegation(context)
     }
 
-    /// Sets a delegation, and those of mode and owner that were chosen, in a context that another process
-    /// opened.
+    /// Sets the delegation in a context that another process opened, and mode and owner if they were chosen.
     pub(super) fn configure_granted(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
         self.prove_owner_options(context)?;
         self.configure_owner(context, self.mode)?;
@@ -282,8 +281,8 @@ impl MountOptions {
         })
     }
 
-    /// Proves that the kernel knows the options of the owner that are set. For a bpffs with an owner that
-    /// cannot be read back.
+    /// Proves that the kernel knows `uid` and `gid`, if they are set. Needed if the owner of the bpffs cannot
+    /// be read back.
     pub(super) fn prove_owner_options(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
         for (option, id) in [("uid", self.uid), ("gid", self.gid)] {
             if id.is_some() {
@@ -306,8 +305,8 @@ impl MountOptions {
         MountAttrFlags::from_bits_retain(self.flags)
     }
 
-    /// Explains why fsmount(2) failed for a context that this library prepared. Of the flags it only
-    /// learned `nosymfollow` later.
+    /// Explains why fsmount(2) failed for a context that this library prepared. It supported every
+    /// flag except `nosymfollow` from the start.
     pub(super) fn explain_fsmount(&self, reason: Reason) -> Reason {
         if reason.is(Errno::INVAL) && self.flags().contains(NOSYMFOLLOW) {
             return Reason::new(Errno::INVAL, Some(FSMOUNT_LACKS_NOSYMFOLLOW));

@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 
 use crate::error::Cause;
 use crate::path::{AtPath, Pathname};
-use crate::process::owns_all;
+use crate::process::overrides_owners;
 use crate::types::{Access, FileSystem};
 
 /// The cause if the mode and owner of `prefix` deny `wanted`.
@@ -73,7 +73,8 @@ pub(super) fn sticky(at: &AtPath<'_>) -> Option<Cause> {
     let (directory, pin) = (at.stat(at.directory())?, at.lstat().ok()?);
     let user = geteuid().as_raw();
     let is_sticky = Mode::from_raw_mode(directory.st_mode).contains(Mode::SVTX);
-    let is_denied = is_sticky && directory.st_uid != user && pin.st_uid != user && !owns_all();
+    let is_denied =
+        is_sticky && directory.st_uid != user && pin.st_uid != user && !overrides_owners();
     is_denied.then(|| Cause::Sticky {
         directory: at.displayed(at.directory()),
         uid: pin.st_uid,

@@ -13,7 +13,7 @@ use crate::error::Cause;
 use crate::process::is_filtered;
 use crate::sys;
 
-/// EPERM for a map or program that this thread has the privileges to create.
+/// The cause of EPERM, if this thread has the privileges to create the map or program.
 #[cold]
 pub(crate) fn memlock() -> Option<Cause> {
     let limit = getrlimit(Resource::Memlock).current?;

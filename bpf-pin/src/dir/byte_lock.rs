@@ -15,9 +15,9 @@ use super::temp_names::hash_name;
 /// An exclusive lock on a byte, released on drop.
 ///
 /// A directory cannot be opened for writing, so the kernel grants only shared locks on its bytes. A
-/// process takes one and then checks for others. If there is none, it has the lock. Of two processes at
-/// least one sees the other and releases its own. A waiting process holds nothing, so it blocks no other
-/// process if it is stopped.
+/// process takes one and then checks for others. If there is none, it has the lock. If two processes do this
+/// at once, at least one sees the other and releases its own. A waiting process holds nothing, so it blocks
+/// nothing if it is stopped.
 #[derive(Debug)]
 pub(crate) struct ByteLock {
     file: OwnedFd,

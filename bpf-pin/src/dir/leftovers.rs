@@ -51,7 +51,7 @@ impl PinDir {
     /// Reads only this directory: for a tree see [`walk`](Self::walk). Temporary names are not passed to the
     /// predicate: see [`remove_leftovers`](Self::remove_leftovers).
     ///
-    /// A prog array whose last pin is removed is emptied, as by [`unpin`](Self::unpin).
+    /// Removing the last pin of a prog array empties the array, as with [`unpin`](Self::unpin).
     ///
     /// # Races
     ///

@@ -12,7 +12,7 @@ use rustix::path::DecInt;
 use crate::error::{Cause, Operation, Reason, Result};
 use crate::object::identify;
 use crate::path::{AtPath, Base, Pathname};
-use crate::process::owns_all;
+use crate::process::overrides_owners;
 use crate::procfs::{self, ids};
 use crate::types::Identity;
 
@@ -334,7 +334,7 @@ fn chmod_file(
 #[cold]
 fn chmod_reason(file: impl AsFd, path: PathBuf, errno: Errno) -> Reason {
     let owner = || fstat(file).ok().map(|stat| stat.st_uid);
-    let cause = (errno == Errno::PERM && !owns_all())
+    let cause = (errno == Errno::PERM && !overrides_owners())
         .then(owner)
         .flatten()
         .filter(|&uid| uid != rustix::process::geteuid().as_raw())

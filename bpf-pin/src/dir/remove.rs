@@ -43,7 +43,7 @@ impl PinDir {
     /// with two descriptors for each level of depth. Symbolic links are removed, not followed, and mounts
     /// are not crossed. Does not check which objects it frees.
     ///
-    /// Prog arrays whose last pins are removed are emptied, even while programs tail-call into them:
+    /// Removing the last pin of a prog array empties the array, even while programs tail-call into it:
     /// [`Prog::ids_using`](crate::Prog::ids_using) lists those programs.
     ///
     /// # Races

@@ -148,8 +148,8 @@ impl<'d> Stage<'d> {
     ///
     /// Such calls exclude each other, and the removal of leftovers, with the lock of
     /// [`PinDir::replace_if`]. Each removes the leftovers of earlier ones first, so that a set never replaces
-    /// a newer one. Only the set of a killed process whose forked children live cannot be recognized as a
-    /// leftover. It may come back later if another process is killed at that moment, too.
+    /// a newer one. One case remains: if a process is killed while its forked children live, its set cannot be
+    /// recognized as a leftover. The set may come back later if another process is killed at that moment, too.
     ///
     /// # Races
     ///

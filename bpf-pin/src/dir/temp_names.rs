@@ -12,21 +12,21 @@
 //! |---|---|---|---|
 //! | the byte of a token | each process with hidden names | while its `PinDir` is open | the removal of leftovers, which checks it first and for every type of file |
 //! | byte 0 of the directory | `replace_if`, `open_or_create`, `open_or_attach` | while they check and swap a name | each other |
-//! | the same | `publish` without `RENAME_EXCHANGE`, and `remove_leftovers` that moves its set back | while the name may have nothing | each other |
+//! | the same | `publish` without `RENAME_EXCHANGE`, and `remove_leftovers` that moves its set back | while the name may be missing | each other |
 //! | two bytes of a name | a migration of that name | until it is committed or dropped | other migrations, the removal of leftovers |
 //! | `flock(2)` of a directory | its readers, and callers of `lock` | as long as they like | the removal of a set that was published before |
 //!
-//! So nothing else is locked while it is prepared: the byte of its name is enough. An old set that a reader
-//! still locks when its process no longer needs it is renamed to a hidden name with a random token, which no
-//! process holds.
+//! A pin or directory needs no lock of its own while it is prepared: the byte of its token is enough. If a
+//! reader still locks an old set, its process renames it to a hidden name with a random token, which no
+//! process holds. Then it is a leftover.
 //!
 //! # Files of other processes
 //!
-//! `RENAME_EXCHANGE` cannot check what it displaces. After it a hidden name can hold any file that another
-//! process put under the target meanwhile. So a process checks the file before it removes it, and exchanges
-//! the names again if it is another. A process that is killed between the two leaves the file under the
-//! hidden name. The kind, pin or directory, is part of a hidden name. A file of another type than its name
-//! says was displaced in that way, and the removal of leftovers does not delete it.
+//! `RENAME_EXCHANGE` cannot check what it displaces. Another process may have put a file under the target, and
+//! after the exchange that file has the hidden name. So a process checks the file before it removes it. If it
+//! is not the expected one, the process exchanges the names again. If it is killed before that, the file keeps
+//! the hidden name. The kind, pin or directory, is part of a hidden name. A file whose type differs from its
+//! name was displaced in that way, and the removal of leftovers does not delete it.
 //!
 //! # Forked processes
 //!
@@ -179,7 +179,7 @@ pub(super) fn hash_name(name: &[u8]) -> u64 {
     (hash & i64::MAX as u64).max(1)
 }
 
-/// After the prefix, in the backup name of a map that was migrated.
+/// Follows the prefix in the backup name of a migrated map.
 const OLD: &str = "old-";
 
 /// The name for the old map after a migration of `name` to the map with this id.

@@ -451,9 +451,9 @@ pub enum Cause {
     /// says "likely" if a field is `None`.
     #[error(fmt = sentence::expected_attach_type)]
     ExpectedAttachType {
-        /// That of the link's program: 0 or XDP. `None` if it could not be proven.
+        /// The type of the link's program: 0 or XDP. `None` if it could not be proven.
         expected: Option<AttachType>,
-        /// That of the new program, likewise.
+        /// The type of the new program. `None` if it could not be proven.
         found: Option<AttachType>,
     },
     /// The kernel is locked down and withholds a helper that the program calls.

@@ -96,7 +96,7 @@ pub trait Owned {}
 
 impl Owned for std::os::fd::OwnedFd {}
 
-/// Lends and gives away the descriptor of a type that has it in the field `fd`.
+/// Implements `AsFd` and the conversion into `OwnedFd` for a type with the descriptor in the field `fd`.
 macro_rules! owns_fd {
     ($Type:ty) => {
         impl std::os::fd::AsFd for $Type {

@@ -13,19 +13,19 @@ use super::{Cause, Reason};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A path, id, key, device or directory does not exist. Whether it is the name itself that was asked
-    /// for: [`Error::is_missing`](crate::Error::is_missing).
+    /// A path, id, key, device or directory does not exist.
+    /// [`Error::is_missing`](crate::Error::is_missing) returns whether that is the requested name itself.
     NotFound,
     /// The name, key or place is taken.
     AlreadyExists,
     /// This thread, descriptor or mount may not do that.
     PermissionDenied,
-    /// The object or file is of another kind than was asked for.
+    /// The object or file is of another kind than requested.
     WrongKind,
-    /// The object is of the right kind, and differs from what was asked for.
+    /// The object is of the right kind, but differs from the requested one.
     Mismatch,
-    /// Another process changed it meanwhile, or something else is there than was expected. Reading again
-    /// may help.
+    /// Another process changed the object or file meanwhile, or the call found another one than expected.
+    /// Reading again may help.
     Changed,
     /// The path leads to another file system than bpffs.
     NotBpffs,
@@ -33,7 +33,7 @@ pub enum ErrorKind {
     InvalidInput,
     /// This kernel, or this type of object, does not have the operation.
     Unsupported,
-    /// It is locked or in use. Trying again later may help.
+    /// The object or file is locked or in use. Trying again later may help.
     Busy,
     /// A limit was reached: the map, the buffer, the mount table, memory or the descriptors are full.
     Full,

@@ -207,7 +207,7 @@ impl LinkSpec<'_> {
         }
     }
 
-    /// Returns the flags and options for a position, and the anchor, whose descriptor must stay open.
+    /// Returns the flags and options for a position, and the anchor. Its descriptor must stay open.
     fn order(&self, prog: &Prog) -> Result<(u32, LinkOpts<'static>, Option<Relative<'_>>), Errno> {
         if self.position.is_none() && self.expected_revision == 0 {
             return Ok((0, LinkOpts::None, None));

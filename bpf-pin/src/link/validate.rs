@@ -135,7 +135,7 @@ impl LinkSpec<'_> {
     }
 }
 
-/// Rejects a list that has neither one element for each function or probe point nor none.
+/// Rejects a list unless it is empty or has one element for each function or probe point.
 fn check_count(option: &'static str, found: usize, count: usize) -> Result<(), Cause> {
     if found == 0 || found == count {
         return Ok(());

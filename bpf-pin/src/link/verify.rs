@@ -14,7 +14,7 @@ use super::query::{AttachedProg, AttachedProgs};
 use super::spec::Operand;
 use super::{LinkInfo, LinkSpec};
 
-/// Whether the kernel confirmed that a link is attached to the target of its spec.
+/// The result of checking that a link is attached to the target of its spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verified {
@@ -49,7 +49,7 @@ impl Place {
 }
 
 impl LinkSpec<'_> {
-    /// Finds out where a living link is whose reported target matches, and which options it does not have.
+    /// Finds out where a living link with a matching target is attached, and which options it does not have.
     pub(crate) fn locate(&self, info: &LinkInfo) -> Place {
         match (self.target, info.target) {
             (LinkTarget::Tcx { .. } | LinkTarget::Netkit { .. }, _) => self.locate_link(info),

@@ -52,7 +52,7 @@ pub(crate) fn lacks(capability: Capability) -> Option<bool> {
 }
 
 /// True if this thread has the owner's rights to every file, or if that cannot be determined.
-pub(crate) fn owns_all() -> bool {
+pub(crate) fn overrides_owners() -> bool {
     let sets = capabilities(None);
     sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
 }

@@ -34,7 +34,7 @@ pub struct Attached<L> {
     pub link: L,
     /// The action that the call took.
     pub attachment: Attachment,
-    /// Whether the kernel confirmed that the link is attached to the target of the spec.
+    /// The result of checking that the link is attached to the target of the spec.
     pub verified: Verified,
     /// The XDP mode and the position, if the spec sets them and a link that was pinned before does not have
     /// them. Empty for a new link. [`exact`](Self::exact) makes them an error.

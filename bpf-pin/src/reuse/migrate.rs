@@ -387,7 +387,7 @@ impl PinDir {
 }
 
 /// The backup pin of the old map, which is removed unless the migration succeeds. Its name contains the id
-/// of the new map, so no other process makes it.
+/// of the new map, so other processes do not use it.
 struct BackupPin<'a> {
     dir: &'a PinDir,
     name: &'a Component,

@@ -230,7 +230,7 @@ pub(crate) struct QueryBuffers<'a> {
     pub(crate) prog_flags: &'a mut [u32],
 }
 
-/// What `BPF_PROG_QUERY` returns beside the ids. Also set after ENOSPC.
+/// The result of `BPF_PROG_QUERY` without the ids. Also set after ENOSPC.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Queried {
     /// The number of programs, also if the buffers hold fewer.

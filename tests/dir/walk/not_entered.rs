@@ -28,7 +28,7 @@ fn symbolic_links_are_listed_and_not_followed() -> Outcome {
         ("other", "one"),
         ("to_a_directory", "inner"),
         ("to_a_pin", "inner/map"),
-        ("to_itself_above", "."),
+        ("to_dot", "."),
         ("up", ".."),
         ("out", "/"),
     ];
@@ -110,7 +110,7 @@ fn mounts_are_listed_and_not_crossed() -> Outcome {
             assert_eq!(
                 inodes[entry.name()],
                 entry.inode(),
-                "what is below the mount"
+                "the inode is that of the directory below the mount"
             );
             if entry.is_mount_point() == Some(true) {
                 mounted.push(entry.name().to_owned());
@@ -171,7 +171,7 @@ fn unreadable_directories_are_reported_and_skipped() -> Outcome {
         path,
         mode,
         uid: 0,
-        // The first missing permission, with search before read.
+        // Search permission is checked before read permission.
         wanted: if mode & 1 == 0 { "search" } else { "read" },
         read_only_would_do: false,
     };

@@ -113,7 +113,7 @@ fn one_line(text: &str) -> Vec<Source> {
         .collect()
 }
 
-/// Stanzas of `Field: words`, a line that starts with a blank continuing the one before.
+/// Stanzas of `Field: words`. A line that starts with a blank continues the line before it.
 fn deb822(text: &str) -> Vec<Source> {
     let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     lines

@@ -18,7 +18,7 @@ use crate::error::{Cause, Error, Operation, Result};
 pub struct Cursor {
     pub(super) position: Position,
     inline: [u64; INLINE],
-    /// For keys that are larger.
+    /// For keys that do not fit `inline`.
     heap: Vec<u64>,
     /// How many keys may still follow, for a type that may repeat keys.
     pub(super) keys_left: Option<u32>,
@@ -53,7 +53,7 @@ impl Cursor {
         self.position = Position::End;
     }
 
-    /// True if it continues from a key that was returned. That key should not be deleted before.
+    /// True if the next batch continues from a key that was returned. That key should not be deleted before.
     pub(super) fn holds_last_key(&self) -> bool {
         self.position == Position::After
     }

@@ -1,4 +1,4 @@
-//! The page's code for libbpf-rs.
+//! The code for libbpf-rs of the guide's page about other loaders.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -41,11 +41,11 @@ pub fn lines(root: &Path) -> Outcome {
 
     // Our own program replaces it, and passes every packet without counting.
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
-    let unsaid = ProgSpec::new(ProgType::XDP, &insns)
+    let untyped = ProgSpec::new(ProgType::XDP, &insns)
         .expected_attach_type(AttachType(0))
         .load()?;
-    let refused = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &unsaid);
-    let refused = refused.expect_err("it does not say that it is for XDP");
+    let refused = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &untyped);
+    let refused = refused.expect_err("loaded without the attach type XDP");
     assert_eq!(refused.raw_os_error(), Some(libc::EINVAL), "{refused}");
     let own = ProgSpec::new(ProgType::XDP, &insns).load()?;
     app.open_or_attach("link", &LinkSpec::xdp(ifindex), &own)?;
