@@ -85,7 +85,7 @@ impl Bpffs {
         &self.path
     }
 
-    /// Returns the `st_dev` that all its files share. No other mounted file system has it.
+    /// Returns the `st_dev` that all its files share. It is unique among the file systems that exist.
     pub fn dev(&self) -> u64 {
         self.dev
     }
