@@ -1,11 +1,14 @@
 //! Threads with their own namespaces, users and seccomp filters.
 
 use std::io;
+use std::mem::zeroed;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic;
+use std::sync::mpsc;
 use std::thread;
 
+use bpf_pin::abi;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags, set_capabilities, set_keep_capabilities,
@@ -115,6 +118,16 @@ pub fn with_seccomp_errno<T: Send>(
 
 /// As [`with_seccomp_errno`], for this thread until it ends.
 pub fn set_seccomp_errno(call: libc::c_long, argument: Option<(u32, u32)>, errno: u32) {
+    set_seccomp(call, argument, libc::SECCOMP_RET_ERRNO | errno, 0);
+}
+
+/// Returns the listener if the flags ask for one, and 0 otherwise.
+fn set_seccomp(
+    call: libc::c_long,
+    argument: Option<(u32, u32)>,
+    action: u32,
+    flags: libc::c_ulong,
+) -> libc::c_int {
     use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
     // struct seccomp_data: first the number, and from offset 16 on the arguments of 8 bytes each.
     const FIRST_ARGUMENT: u32 = 16 + if cfg!(target_endian = "big") { 4 } else { 0 };
@@ -136,16 +149,79 @@ pub fn set_seccomp_errno(call: libc::c_long, argument: Option<(u32, u32)>, errno
             equals(value, 1),
         ]),
     }
-    filter.extend([
-        answer(libc::SECCOMP_RET_ERRNO | errno),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ]);
+    filter.extend([answer(action), answer(libc::SECCOMP_RET_ALLOW)]);
     let program = libc::sock_fprog {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
     set_no_new_privs(true).expect("no new privileges");
     // SAFETY: the program has the given length; only this thread is filtered.
-    let done = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) };
-    assert_eq!(done, 0, "seccomp: {}", io::Error::last_os_error());
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, 1, flags, &raw const program) };
+    assert!(done >= 0, "seccomp: {}", io::Error::last_os_error());
+    done as libc::c_int
+}
+
+/// Runs `test` on a thread whose test runs of programs take effect and then fail with EINTR, as before Linux 5.12 if a
+/// signal arrives meanwhile. Returns its result and the number of runs.
+pub fn with_interrupted_runs<T: Send>(test: impl FnOnce() -> T + Send) -> (T, u32) {
+    let (sender, listener) = mpsc::channel();
+    thread::scope(|scope| {
+        let tested = scope.spawn(move || {
+            let command = Some((0, abi::BPF_PROG_TEST_RUN));
+            let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+            let fd = set_seccomp(libc::SYS_bpf, command, libc::SECCOMP_RET_USER_NOTIF, flags);
+            // SAFETY: the kernel has just opened it, and nothing else owns it.
+            sender.send(unsafe { OwnedFd::from_raw_fd(fd) }).unwrap();
+            test()
+        });
+        let mut runs = 0;
+        let Ok(listener) = listener.recv() else {
+            panic::resume_unwind(tested.join().err().unwrap());
+        };
+        while !tested.is_finished() {
+            runs += u32::from(interrupt_run(&listener));
+        }
+        let result = tested.join();
+        (
+            result.unwrap_or_else(|panic| panic::resume_unwind(panic)),
+            runs,
+        )
+    })
+}
+
+/// Runs the program for the thread that waits, if one does.
+fn interrupt_run(listener: &OwnedFd) -> bool {
+    let mut ready = libc::pollfd {
+        fd: listener.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd.
+    unsafe { libc::poll(&raw mut ready, 1, 10) };
+    if ready.revents & libc::POLLIN == 0 {
+        return false;
+    }
+    let fd = listener.as_raw_fd();
+    // SAFETY: zeroes are a valid value of both structs, and the kernel requires them. The thread waits with its attr,
+    // whose addresses stay valid until the answer. The run writes to a copy of it.
+    unsafe {
+        let mut call: libc::seccomp_notif = zeroed();
+        let received = libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call);
+        assert_eq!(received, 0, "{}", io::Error::last_os_error());
+        let attr = call.data.args[1] as *const abi::bpf_attr_test;
+        let has_run = !attr.is_null();
+        if has_run {
+            let mut attr = attr.read();
+            let size = size_of_val(&attr) as u32;
+            let ran = abi::bpf(abi::BPF_PROG_TEST_RUN, (&raw mut attr).cast(), size);
+            assert_eq!(ran, 0, "{}", io::Error::last_os_error());
+        }
+        let mut answer: libc::seccomp_notif_resp = zeroed();
+        answer.id = call.id;
+        // A call without an attr asks for filters, and is answered as the kernel does.
+        answer.error = if has_run { -libc::EINTR } else { -libc::EFAULT };
+        let sent = libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer);
+        assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+        has_run
+    }
 }

@@ -17,6 +17,7 @@ const OLDEST: Version = Version::new(5, 10);
 /// release. Other tests verify the behaviour.
 const BEHAVIOUR: &[(&str, Version)] = &[
     ("`RLIMIT_MEMLOCK`", Version::new(5, 11)),
+    ("EINTR if a signal arrives between", Version::new(5, 12)),
     ("The kernel's own, of id 1,", Version::new(5, 11)),
     ("sysctl closes all of bpf(2)", Version::new(5, 19)),
     ("Why bpf(2) is closed to this thread", Version::new(5, 19)),

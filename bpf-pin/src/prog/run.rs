@@ -161,7 +161,8 @@ impl Prog {
     /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC), with the size needed; the program has run and
     ///   the buffer is filled
     /// - ENXIO for a CPU that is offline
-    /// - EINTR if a signal arrives between two runs; some of the runs are done
+    /// - EINTR if a signal arrives between two runs, or before Linux 5.12 during any; some of the runs are done,
+    ///   and maybe all
     /// - EPERM as [`info`](Prog::info)
     ///
     /// # References

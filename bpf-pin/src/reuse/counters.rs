@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_pin_sys as abi;
 use bytemuck::{Pod, bytes_of, cast_slice, pod_collect_to_vec, pod_read_unaligned};
+use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::error::{Cause, ObjectType, Result};
@@ -83,20 +84,23 @@ where
     type Counter = C;
 }
 
-/// The growth of each counter.
-pub(super) fn growth<V: Counters>(before: Option<&[u8]>, now: &[u8]) -> V {
-    use private::Counter as _;
-
+fn counters_of<V: Counters>(value: &[u8]) -> Vec<V::Counter> {
     const {
         assert!(
             size_of::<V>() % size_of::<V::Counter>() == 0,
             "the size of the value is not a multiple of the size of its counters"
         );
     }
-    let counters = |bytes: &[u8]| pod_collect_to_vec::<u8, V::Counter>(bytes);
-    let mut grown = counters(now);
+    pod_collect_to_vec(value)
+}
+
+/// The growth of each counter.
+pub(super) fn growth<V: Counters>(before: Option<&[u8]>, now: &[u8]) -> V {
+    use private::Counter as _;
+
+    let mut grown = counters_of::<V>(now);
     if let Some(before) = before {
-        for (now, before) in grown.iter_mut().zip(counters(before)) {
+        for (now, before) in grown.iter_mut().zip(counters_of::<V>(before)) {
             *now = now.since(before);
         }
     }
@@ -109,9 +113,10 @@ pub(super) fn growth<V: Counters>(before: Option<&[u8]>, now: &[u8]) -> V {
 /// each entry. It finds the key and the amounts in a map of its own.
 pub(super) struct Adder<'m> {
     elements: Elements<[u8], [u8], &'m Map>,
-    /// The input of the program: an array with one element, the key and the amounts.
+    /// The input of the program: an array with one element, the key and the amounts. The program sets the byte
+    /// after them when it has added.
     input: Map,
-    /// The counters that the program adds to, by their number in a value.
+    /// The counters that the program adds to, by their number in a value, in order.
     counters: Vec<usize>,
     /// Loaded again with more counters when an entry needs them.
     prog: Option<Prog>,
@@ -120,7 +125,7 @@ pub(super) struct Adder<'m> {
 impl<'m> Adder<'m> {
     pub(super) fn new(map: &'m Map) -> Result<Self> {
         let elements = map.elements::<[u8], [u8]>()?;
-        let size = amounts_offset(&elements) + elements.value_len();
+        let size = mark_offset(&elements) + 1;
         let input = MapSpec::new(MapType::ARRAY, 4, size as u32, 1).create()?;
         Ok(Self {
             elements,
@@ -135,16 +140,17 @@ impl<'m> Adder<'m> {
         use private::Counter as _;
 
         let none = V::Counter::default();
-        let each: Vec<V::Counter> = pod_collect_to_vec(bytes_of(amounts));
+        let each = counters_of::<V>(bytes_of(amounts));
         let needed = (0..each.len()).filter(|&at| each[at] != none);
         let missing: Vec<_> = needed
             .clone()
-            .filter(|at| !self.counters.contains(at))
+            .filter(|at| self.counters.binary_search(at).is_err())
             .collect();
         if needed.count() == 0 {
             return Ok(());
         }
         self.counters.extend(missing.iter().copied());
+        self.counters.sort_unstable();
         let prog = match &self.prog {
             Some(prog) if missing.is_empty() => prog,
             _ => {
@@ -155,13 +161,23 @@ impl<'m> Adder<'m> {
         let mut input = key.to_vec();
         input.resize(amounts_offset(&self.elements), 0);
         input.extend_from_slice(bytes_of(amounts));
+        input.push(0);
         let at = 0_u32.to_ne_bytes();
         let inputs = self.input.elements::<[u8], [u8]>()?;
         inputs.update(&at, &input, ElemFlags::ANY)?;
         retry(|| {
             // The program ignores the packet.
             let run = TestRun::new().data_in(&[0; 64]);
-            if prog.test_run(run)?.retval == ADDED {
+            let has_added = match prog.test_run(run) {
+                Ok(ran) => ran.retval == ADDED,
+                // Before Linux 5.12 a signal during the run hides its result.
+                Err(error) if error.is(Errno::INTR) => {
+                    let after = inputs.lookup(&at)?;
+                    after.is_some_and(|input| input.last() == Some(&1))
+                }
+                Err(error) => return Err(error),
+            };
+            if has_added {
                 return Ok(Attempt::Done(()));
             }
             match self
@@ -202,7 +218,13 @@ impl<'m> Adder<'m> {
                 atomic_add(size, 2, 1),
             ]);
         }
-        insns.extend([Insn::mov64_imm(0, ADDED as i32), Insn::exit()]);
+        insns.extend([
+            // *(u8 *)(r6 + mark) = 1; return ADDED;
+            Insn::alu64_imm(abi::BPF_ADD, 6, mark_offset(&self.elements) as i32),
+            Insn::st_mem(abi::BPF_B, 6, 0, 1),
+            Insn::mov64_imm(0, ADDED as i32),
+            Insn::exit(),
+        ]);
         ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
             .name("bpf_pin_add")
             .load()
@@ -215,6 +237,11 @@ const ADDED: u32 = 1;
 /// Where the amounts begin in the input.
 fn amounts_offset(elements: &Elements<[u8], [u8], &Map>) -> usize {
     elements.key_len().next_multiple_of(8)
+}
+
+/// The last byte of the input.
+fn mark_offset(elements: &Elements<[u8], [u8], &Map>) -> usize {
+    amounts_offset(elements) + elements.value_len()
 }
 
 /// `*(size *)dst += src`, atomically.

@@ -120,8 +120,8 @@ impl Migration {
     ///   has no room for an entry that it lacks.
     /// - The errors of [`MapSpec::create`](crate::MapSpec::create), [`ProgSpec::load`](crate::ProgSpec::load)
     ///   and [`Prog::test_run`](crate::Prog::test_run), such as
-    ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without CAP_BPF. EACCES for counters in a
-    ///   value with a spin lock or a kernel pointer at the same place.
+    ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without CAP_BPF. EINVAL for values with a
+    ///   spin lock, and EACCES for counters at the place of a kernel pointer.
     /// - The errors of [`commit`](Self::commit).
     ///
     /// # Examples

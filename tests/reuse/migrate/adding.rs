@@ -14,7 +14,7 @@ use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{
     LOOPBACK, Need, Outcome, SetOnDrop, TestFs, as_user, assert_cause_matches, bring_up_loopback,
-    cap, in_network_namespace, wait_until, with_seccomp_errno,
+    cap, in_network_namespace, wait_until, with_interrupted_runs, with_seccomp_errno,
 };
 use rustix::thread::CapabilitySet;
 
@@ -230,6 +230,22 @@ fn adding_needs_no_membarrier() -> Outcome {
     });
     done?;
     assert_eq!(entries(&map)?, [(1, [11, 22]), (2, [30, 40])]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_signal_during_a_run_adds_nothing_twice() -> Outcome {
+    let fs = TestFs::new();
+    let (map, migration) = small_counters(&fs, 16)?;
+    let old = migration.old().elements::<u32, [u32; 2]>()?;
+    old.update(&1, &[11, 22], ElemFlags::ANY)?;
+    // This entry is created.
+    old.update(&3, &[5, 0], ElemFlags::ANY)?;
+    let (done, runs) = with_interrupted_runs(|| migration.commit_adding(&map, widen).map(drop));
+    done?;
+    assert_eq!(runs, 2);
+    let expected = [(1, [11, 22]), (2, [30, 40]), (3, [5, 0])];
+    assert_eq!(entries(&map)?, expected);
     Ok(())
 }
 
