@@ -449,6 +449,29 @@ fn a_link_of_a_device_that_lost_its_pin_is_named() -> Outcome {
     })
 }
 
+/// Links of XDP do not report their network namespaces, so none is named that could be the other one.
+#[common::test(ROOT)]
+fn an_xdp_link_of_another_network_namespace_is_not_named() -> Outcome {
+    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
+    let elsewhere = in_network_namespace(|| -> Outcome<(File, Link)> {
+        let netns = File::open("/proc/thread-self/ns/net")?;
+        Ok((netns, spec.create(&prog)?))
+    })?;
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let _held = spec.create(&prog)?;
+        let error = dir.open_or_attach("link", &spec, &prog);
+        let error = error.expect_err("attached");
+        let (ifindex, prog_id) = (LOOPBACK, prog.id()?);
+        let expected = Cause::XdpAttached { ifindex, prog_id };
+        assert_eq!(error.cause(), Some(&expected), "{error}");
+        Outcome::Ok(())
+    })?;
+    drop(elsewhere);
+    Ok(())
+}
+
 #[common::test(ROOT)]
 fn a_link_of_a_network_namespace_that_lost_its_pin_is_named() -> Outcome {
     in_network_namespace(|| {

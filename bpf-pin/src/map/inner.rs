@@ -179,35 +179,38 @@ impl<'a> Probe<'a> {
         if key_size == 0 || value_size == 0 || key_size > KEY_ROOM || value_size > VALUE_ROOM {
             return None;
         }
-        if self.has_sizes(key_size, value_size) {
+        if self.has_sizes(key_size, value_size)? {
             return Some(Inner::Sizes {
                 key_size,
                 value_size,
             });
         }
         // A program can be rejected for other reasons. This one is rejected only for them.
-        if !self.accepts(KEY_ROOM, 1) {
+        if !self.accepts(KEY_ROOM, 1)? {
             return None;
         }
-        let key_size = smallest(1..=KEY_ROOM, |size| self.accepts(size, 1));
-        let value_size = smallest(1..=VALUE_ROOM, |size| !self.accepts(KEY_ROOM, size + 1));
-        // A failure in between can have led astray.
+        let key_size = smallest(1..=KEY_ROOM, |size| self.accepts(size, 1))?;
+        let is_last = |size| self.accepts(KEY_ROOM, size + 1).map(|more| !more);
+        let value_size = smallest(1..=VALUE_ROOM, is_last)?;
+        // The map may have other bounds than these.
         let sizes = Inner::Sizes {
             key_size,
             value_size,
         };
-        self.has_sizes(key_size, value_size).then_some(sizes)
+        self.has_sizes(key_size, value_size)?.then_some(sizes)
     }
 
-    fn has_sizes(&self, key_size: u32, value_size: u32) -> bool {
-        self.accepts(key_size, value_size)
-            && !self.accepts(key_size - 1, value_size)
-            && !self.accepts(key_size, value_size + 1)
+    fn has_sizes(&self, key_size: u32, value_size: u32) -> Option<bool> {
+        Some(
+            self.accepts(key_size, value_size)?
+                && !self.accepts(key_size - 1, value_size)?
+                && !self.accepts(key_size, value_size + 1)?,
+        )
     }
 
     /// True if the verifier accepts a key with room for `key_room` bytes and a read of byte `value_size - 1` of
-    /// the value: the keys of the inner map are no longer and its values no shorter.
-    fn accepts(&self, key_room: u32, value_size: u32) -> bool {
+    /// the value: the keys of the inner map are no longer and its values no shorter. `None` if it did not say.
+    fn accepts(&self, key_room: u32, value_size: u32) -> Option<bool> {
         let (keys, outer) = (self.keys.as_fd().as_raw_fd(), self.outer.as_raw_fd());
         let lookup = Insn::call(abi::BPF_FUNC_map_lookup_elem);
         let mut insns = Vec::from(Insn::ld_map_value(6, keys, 0));
@@ -247,22 +250,27 @@ impl<'a> Probe<'a> {
         let mut tries = 5;
         loop {
             match sys::prog_load(attr, &data, &mut []).0 {
+                Ok(_) => return Some(true),
+                Err(Errno::ACCESS | Errno::INVAL) => return Some(false),
                 Err(Errno::AGAIN) if tries > 0 => tries -= 1,
-                loaded => return loaded.is_ok(),
+                Err(_) => return None,
             }
         }
     }
 }
 
 /// The first of the numbers for which `is_met` is true, if it is true for all after it as well.
-fn smallest(numbers: std::ops::RangeInclusive<u32>, is_met: impl Fn(u32) -> bool) -> u32 {
+fn smallest(
+    numbers: std::ops::RangeInclusive<u32>,
+    is_met: impl Fn(u32) -> Option<bool>,
+) -> Option<u32> {
     let (mut low, mut high) = numbers.into_inner();
     while low < high {
         let middle = low + (high - low) / 2;
-        match is_met(middle) {
+        match is_met(middle)? {
             true => high = middle,
             false => low = middle + 1,
         }
     }
-    low
+    Some(low)
 }

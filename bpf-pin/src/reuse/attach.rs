@@ -90,7 +90,8 @@ impl PinDir {
     /// If the name is free and a link of the same program is at the target, because another process holds it,
     /// the call fails with [`AlreadyAttached`](Cause::AlreadyAttached) instead of attaching the program twice.
     /// The cause has the id of the link if this thread may look for it (`CAP_SYS_ADMIN`): open it with
-    /// [`Link::from_id`] and pin it. For control groups and network namespaces a `BPF_PROG_QUERY` before the
+    /// [`Link::from_id`] and pin it. For XDP it has none if several links hold the program on devices of this
+    /// index, because they do not report their network namespaces. For control groups and network namespaces a `BPF_PROG_QUERY` before the
     /// attachment shows the program, for raw tracepoints [`LinkSpec::links`] does. Perf events, functions and
     /// probe points are not covered.
     ///
@@ -252,8 +253,12 @@ impl AttachRequest<'_> {
     /// A living link of the program at the target.
     fn link_of_prog(&self) -> Option<u32> {
         let links = self.spec.links().ok()?;
-        let of_prog = links.iter().find(|info| info.prog_id == self.prog_id)?;
-        Some(of_prog.id)
+        let mut of_prog = links.iter().filter(|info| info.prog_id == self.prog_id);
+        let first = of_prog.next()?;
+        let is_xdp = matches!(self.spec.target(), LinkTarget::Xdp { .. });
+        // One of several may be on a device with this index in another network namespace.
+        let is_ambiguous = is_xdp && of_prog.next().is_some();
+        (!is_ambiguous).then_some(first.id)
     }
 
     /// Adds the link that has attached the same program to the target.
