@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use bpf_pin::dir::Stage;
 use bpf_pin::error::Cause;
 use bpf_pin::{Identity, Map, MapSpec, MapType, PinDir};
 use common::*;
@@ -338,6 +339,8 @@ fn kill_everywhere(case: &Case) {
 fn stops_of(case: &Case, fs: &TestFs, old: &[Map; 3], new: &[Map; 3]) -> Vec<Stop> {
     let fixture = Fixture::new(fs.at("alone"), old, new);
     (case.before)(&fixture);
+    let dir = PinDir::open(&fixture.root).unwrap();
+    let _live_stage = live_stage(&fixture, &dir);
     let ready = || ready(case, &fixture);
     let mut tracee =
         Tracee::fork(ready, |dir| u8::from((case.run)(&fixture, &dir).is_err())).unwrap();
@@ -363,14 +366,19 @@ fn array() -> Map {
     spec.create().expect("an array")
 }
 
+/// A stage of a live process, which cleanups must keep.
+fn live_stage<'d>(fixture: &Fixture, dir: &'d PinDir) -> Stage<'d> {
+    let stage = dir.stage("live").unwrap();
+    stage.pin(&fixture.old[0], "a").unwrap();
+    stage
+}
+
 /// Returns true if the process ended before this stop.
 fn kill_at_stop(case: &Case, fixture: Fixture, number: usize, is_kept_alive: bool) -> bool {
     let what = |stop: &Option<Stop>| format!("{} at stop {number}: {stop:?}", case.name);
     (case.before)(&fixture);
-    // A stage of a live process, which cleanups must keep.
     let dir = PinDir::open(&fixture.root).unwrap();
-    let live_stage = dir.stage("live").unwrap();
-    live_stage.pin(&fixture.old[0], "a").unwrap();
+    let live_stage = live_stage(&fixture, &dir);
     let living_name = [living_name(&fixture)];
     let before = unrelated_entries(&fixture.tree(), &living_name);
 
