@@ -27,6 +27,9 @@ impl LinkSpec<'_> {
     /// E2BIG, or ERANGE of TCX and netkit: the target has as many programs as it takes.
     #[cold]
     pub(super) fn full(&self) -> Option<Cause> {
+        if self.is_many_hooks() {
+            return None;
+        }
         let count = self.try_query(0).ok()?.entries().len();
         let limit = match self.target {
             LinkTarget::Tcx { .. } | LinkTarget::Netkit { .. } => MAX_MPROG,
@@ -46,6 +49,9 @@ impl LinkSpec<'_> {
         let Operand::File(fd) = self.operand else {
             return None;
         };
+        if self.is_many_hooks() {
+            return None;
+        }
         if let Some(prog_id) = excluding(&self.try_query(0).ok()?, abi::BPF_F_ALLOW_MULTI) {
             return attached_exclusively(fd, prog_id);
         }
@@ -60,6 +66,10 @@ impl LinkSpec<'_> {
             if let Some(prog_id) = excluding(&found, abi::BPF_F_ALLOW_OVERRIDE) {
                 return attached_exclusively(parent.as_fd(), prog_id);
             }
+            // The nearest ancestor with a program decides.
+            if !found.entries().is_empty() {
+                return None;
+            }
             let next = open_parent(parent.as_fd())?;
             let inode = |fd: &OwnedFd| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
             if inode(&next) == inode(&parent) {
@@ -67,6 +77,11 @@ impl LinkSpec<'_> {
             }
             parent = next;
         }
+    }
+
+    /// A query of this attach type reports the programs of all its hooks, which proves nothing of one of them.
+    fn is_many_hooks(&self) -> bool {
+        self.attach_type() == AttachType::LSM_CGROUP
     }
 
     /// EINVAL: the flags or the position are not accepted, whatever the target.
