@@ -293,7 +293,12 @@ fn planted_names_do_not_affect_a_replacement() -> Outcome {
     let fixture = Fixture::new(fs.at("fixture"));
     linked(&fixture);
     plant(&fixture);
-    let (dir, before) = (fixture.dir(), tree(&fixture.root));
+    let dir = fixture.dir();
+    if kernel(5, 17).unmet().is_some() {
+        // A publish with a gap removes leftovers first.
+        dir.remove_leftovers()?;
+    }
+    let before = tree(&fixture.root);
     dir.replace(&fixture.new, "name")?;
     dir.replace(&fixture.new, "name")?;
     dir.replace_if(&fixture.ours, "name", fixture.new.identity()?)?;
