@@ -74,29 +74,23 @@ impl Entries {
         entries
     }
 
-    /// Applies the first `count` differences to `now`.
+    /// The entries of `now` up to the key `last`, and these after it.
     #[cold]
-    pub(super) fn advance(&mut self, now: &Self, count: usize) {
-        let owned = |(key, value): (&[u8], &[u8])| (key.to_vec(), value.to_vec());
-        let mut entries: BTreeMap<_, _> = self.iter().map(owned).collect();
-        let mut left = count;
-        let _ = self.differences(now, |key, _, now| {
-            if left > 0 {
-                left -= 1;
-                match now {
-                    Some(value) => entries.insert(key.to_vec(), value.to_vec()),
-                    None => entries.remove(key),
-                };
-            }
-            Ok(())
-        });
-        self.bytes = entries
-            .into_iter()
-            .flat_map(|(key, value)| [key, value].concat())
-            .collect();
+    pub(super) fn merged_up_to(&self, last: &[u8], now: &Self) -> Self {
+        let (before, now) = (self.sorted(), now.sorted());
+        let now = now.into_iter().filter(|(key, _)| *key <= last);
+        let before = before.into_iter().filter(|(key, _)| *key > last);
+        Self {
+            key_len: self.key_len,
+            value_len: self.value_len,
+            bytes: now
+                .chain(before)
+                .flat_map(|(key, value)| [key, value].concat())
+                .collect(),
+        }
     }
 
-    /// Calls `each` with the key, the old value and the new value of each difference.
+    /// Calls `each` with the key, the old value and the new value of each difference, in the order of the keys.
     pub(super) fn differences(
         &self,
         now: &Self,

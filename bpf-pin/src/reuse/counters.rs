@@ -110,61 +110,45 @@ pub(super) fn growth<V: Counters>(before: Option<&[u8]>, now: &[u8]) -> V {
 /// Adds to counters of a map, each with one atomic instruction.
 ///
 /// The kernel has no command for that, so a program adds: a socket filter, which `BPF_PROG_TEST_RUN` runs for
-/// each entry. It finds the key and the amounts in a map of its own.
+/// each entry.
 pub(super) struct Adder<'m> {
     elements: Elements<[u8], [u8], &'m Map>,
-    /// The input of the program: an array with one element, the key and the amounts. The program sets the byte
-    /// after them when it has added.
-    input: Map,
-    /// The counters that the program adds to, by their number in a value, in order.
-    counters: Vec<usize>,
-    /// Loaded again with more counters when an entry needs them.
-    prog: Option<Prog>,
+    /// Loaded for the first entry.
+    program: Option<Program>,
+}
+
+struct Program {
+    prog: Prog,
+    /// An array with one element: the key, the amounts, and a byte that the program sets when it has added.
+    input: Elements<[u8], [u8], Map>,
 }
 
 impl<'m> Adder<'m> {
     pub(super) fn new(map: &'m Map) -> Result<Self> {
-        let elements = map.elements::<[u8], [u8]>()?;
-        let size = mark_offset(&elements) + 1;
-        let input = MapSpec::new(MapType::ARRAY, 4, size as u32, 1).create()?;
-        Ok(Self {
-            elements,
-            input,
-            counters: vec![],
-            prog: None,
-        })
+        let elements = map.elements()?;
+        let program = None;
+        Ok(Self { elements, program })
     }
 
     /// Adds each amount to its counter. A missing entry is created with the amounts.
     pub(super) fn add<V: Counters>(&mut self, key: &[u8], amounts: &V) -> Result<()> {
-        use private::Counter as _;
-
         let none = V::Counter::default();
-        let each = counters_of::<V>(bytes_of(amounts));
-        let needed = (0..each.len()).filter(|&at| each[at] != none);
-        let missing: Vec<_> = needed
-            .clone()
-            .filter(|at| self.counters.binary_search(at).is_err())
-            .collect();
-        if needed.count() == 0 {
+        if counters_of::<V>(bytes_of(amounts))
+            .iter()
+            .all(|it| *it == none)
+        {
             return Ok(());
         }
-        self.counters.extend(missing.iter().copied());
-        self.counters.sort_unstable();
-        let prog = match &self.prog {
-            Some(prog) if missing.is_empty() => prog,
-            _ => {
-                let prog = self.load(size_of::<V::Counter>(), V::Counter::SIZE)?;
-                self.prog.insert(prog)
-            }
+        let Program { prog, input } = match &self.program {
+            Some(program) => program,
+            None => self.program.insert(Program::load::<V>(&self.elements)?),
         };
-        let mut input = key.to_vec();
-        input.resize(amounts_offset(&self.elements), 0);
-        input.extend_from_slice(bytes_of(amounts));
-        input.push(0);
+        let mut bytes = key.to_vec();
+        bytes.resize(amounts_offset(&self.elements), 0);
+        bytes.extend_from_slice(bytes_of(amounts));
+        bytes.push(0);
         let at = 0_u32.to_ne_bytes();
-        let inputs = self.input.elements::<[u8], [u8]>()?;
-        inputs.update(&at, &input, ElemFlags::ANY)?;
+        input.update(&at, &bytes, ElemFlags::ANY)?;
         retry(|| {
             // The program ignores the packet.
             let run = TestRun::new().data_in(&[0; 64]);
@@ -172,18 +156,16 @@ impl<'m> Adder<'m> {
                 Ok(ran) => ran.retval == ADDED,
                 // Before Linux 5.12 a signal during the run hides its result.
                 Err(error) if error.is(Errno::INTR) => {
-                    let after = inputs.lookup(&at)?;
-                    after.is_some_and(|input| input.last() == Some(&1))
+                    let after = input.lookup(&at)?;
+                    after.is_some_and(|bytes| bytes.last() == Some(&1))
                 }
                 Err(error) => return Err(error),
             };
             if has_added {
                 return Ok(Attempt::Done(()));
             }
-            match self
-                .elements
-                .update(key, bytes_of(amounts), ElemFlags::NOEXIST)
-            {
+            let amounts = bytes_of(amounts);
+            match self.elements.update(key, amounts, ElemFlags::NOEXIST) {
                 Err(error) if matches!(error.cause(), Some(Cause::KeyExists)) => {
                     Ok(Attempt::Retry(error))
                 }
@@ -191,14 +173,17 @@ impl<'m> Adder<'m> {
             }
         })
     }
+}
 
-    /// Loads the program.
-    fn load(&self, counter_len: usize, size: u8) -> Result<Prog> {
-        let at = amounts_offset(&self.elements);
-        let (map, input) = (self.elements.map().as_fd(), self.input.as_fd());
+impl Program {
+    fn load<V: Counters>(elements: &Elements<[u8], [u8], &Map>) -> Result<Self> {
+        use private::Counter as _;
+
+        let (amounts, mark) = (amounts_offset(elements), mark_offset(elements));
+        let input = MapSpec::new(MapType::ARRAY, 4, mark as u32 + 1, 1).create()?;
         // r6 = the input, which begins with the key; r0 = bpf_map_lookup_elem(map, r6);
-        let mut insns = Vec::from(Insn::ld_map_value(6, input.as_raw_fd(), 0));
-        insns.extend(Insn::ld_map_fd(1, map.as_raw_fd()));
+        let mut insns = Vec::from(Insn::ld_map_value(6, input.as_fd().as_raw_fd(), 0));
+        insns.extend(Insn::ld_map_fd(1, elements.map().as_fd().as_raw_fd()));
         insns.extend([
             Insn::mov64_reg(2, 6),
             Insn::call(abi::BPF_FUNC_map_lookup_elem),
@@ -206,12 +191,12 @@ impl<'m> Adder<'m> {
             Insn::jmp_imm(abi::BPF_JNE, 0, 0, 1),
             Insn::exit(),
         ]);
-        for counter in &self.counters {
-            let offset = counter * counter_len;
+        let size = V::Counter::SIZE;
+        for offset in (0..size_of::<V>()).step_by(size_of::<V::Counter>()) {
             insns.extend([
-                // r1 = *(r6 + at + offset); atomically: *(r0 + offset) += r1;
+                // r1 = *(r6 + amounts + offset); atomically: *(r0 + offset) += r1;
                 Insn::mov64_reg(2, 6),
-                Insn::alu64_imm(abi::BPF_ADD, 2, (at + offset) as i32),
+                Insn::alu64_imm(abi::BPF_ADD, 2, (amounts + offset) as i32),
                 Insn::ldx_mem(size, 1, 2, 0),
                 Insn::mov64_reg(2, 0),
                 Insn::alu64_imm(abi::BPF_ADD, 2, offset as i32),
@@ -220,14 +205,16 @@ impl<'m> Adder<'m> {
         }
         insns.extend([
             // *(u8 *)(r6 + mark) = 1; return ADDED;
-            Insn::alu64_imm(abi::BPF_ADD, 6, mark_offset(&self.elements) as i32),
+            Insn::alu64_imm(abi::BPF_ADD, 6, mark as i32),
             Insn::st_mem(abi::BPF_B, 6, 0, 1),
             Insn::mov64_imm(0, ADDED as i32),
             Insn::exit(),
         ]);
-        ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
+        let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
             .name("bpf_pin_add")
-            .load()
+            .load()?;
+        let input = Elements::new(input)?;
+        Ok(Self { prog, input })
     }
 }
 

@@ -121,7 +121,7 @@ impl Migration {
     /// - The errors of [`MapSpec::create`](crate::MapSpec::create), [`ProgSpec::load`](crate::ProgSpec::load)
     ///   and [`Prog::test_run`](crate::Prog::test_run), such as
     ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without CAP_BPF. EINVAL for values with a
-    ///   spin lock, and EACCES for counters at the place of a kernel pointer.
+    ///   spin lock, and EACCES for values with a kernel pointer.
     /// - The errors of [`commit`](Self::commit).
     ///
     /// # Examples
@@ -302,25 +302,23 @@ impl State {
         &mut self,
         mut merge: impl FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
     ) -> Result<()> {
-        if self.copied.is_none() {
+        let Some(copied) = &self.copied else {
             return Err(self.merge_error(Cause::invalid(
                 "commit_with",
                 "requires what was copied, which ended with the process that copied it",
             )));
-        }
+        };
         counters::wait_for_programs().map_err(|error| self.while_migrating(error))?;
         let now = Entries::read(&self.old.elements()?)?;
-        let Some(copied) = &mut self.copied else {
-            return Ok(());
-        };
-        let mut merged = 0;
+        let mut last = None;
         let done = copied.differences(&now, |key, copied, now| {
-            merge(key, copied, now).inspect(|()| merged += 1)
+            merge(key, copied, now).inspect(|()| last = Some(key.to_vec()))
         });
         // The next call, if this one or the commit fails, merges only what was not merged.
-        match done {
-            Ok(()) => *copied = now,
-            Err(_) => copied.advance(&now, merged),
+        match (&done, last) {
+            (Ok(()), _) => self.copied = Some(now),
+            (Err(_), Some(last)) => self.copied = Some(copied.merged_up_to(&last, &now)),
+            (Err(_), None) => {}
         }
         done
     }
