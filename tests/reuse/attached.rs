@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use bpf_pin::error::{Cause, ErrorKind, LinkMismatch, Operation};
+use bpf_pin::error::{Cause, ErrorKind, Operation};
 use bpf_pin::link::{Anchor, LinkTarget, Position, XdpFlags};
-use bpf_pin::reuse::{Attachment, Verified};
+use bpf_pin::reuse::{Attachment, LinkMismatch, Verified};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Link, LinkSpec, PinDir, PinnedLink, Prog, abi};
 use common::*;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::diagnose;
 use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::object::{Link, LinkInfo};
-use crate::sys::{self, Queried, QueryBuffers};
+use crate::sys::{self, QueryBuffers};
 use crate::types::{AttachType, LinkTarget};
 
 use super::LinkSpec;
@@ -276,51 +276,45 @@ impl LinkSpec<'_> {
         };
         // Kernels with this attach type require the buffer, and those without it reject it.
         let has_prog_flags = self.attach_type() == AttachType::LSM_CGROUP && query_flags == 0;
-        let query = |prog_ids: &mut [u32], link_ids: &mut [u32], prog_flags: &mut [u32]| {
-            let room = prog_ids.len();
+        let (mut inline, mut larger);
+        inline = [0; 3 * ROOM];
+        let mut ids = &mut inline[..];
+        // More programs may be attached between two calls.
+        for _ in 0..10 {
+            let room = ids.len() / 3;
+            let (prog_ids, rest) = ids.split_at_mut(room);
+            let (link_ids, prog_flags) = rest.split_at_mut(room);
             let buffers = QueryBuffers {
                 prog_ids,
                 link_ids: &mut link_ids[..if has_link_ids { room } else { 0 }],
                 prog_flags: &mut prog_flags[..if has_prog_flags { room } else { 0 }],
             };
-            sys::prog_query(target, self.attach_type().0, query_flags, buffers)
-        };
-        let collect = |queried: Queried, prog_ids: &[u32], link_ids: &[u32], prog_flags: &[u32]| {
-            let flags_of = |at: usize| match has_prog_flags {
-                true => prog_flags[at],
-                false => queried.flags,
-            };
-            let entry = |at: usize| AttachedProg {
-                prog_id: prog_ids[at],
-                link_id: Some(link_ids[at]).filter(|id| *id != 0),
-                flags: flags_of(at),
-                mode: None,
-            };
-            AttachedProgs {
-                entries: (0..queried.count.min(prog_ids.len())).map(entry).collect(),
-                revision: queried.revision,
-                flags: queried.flags,
-            }
-        };
-        let mut ids = [[0; ROOM]; 3];
-        let [prog_ids, link_ids, prog_flags] = &mut ids;
-        let (mut result, mut queried) = query(prog_ids, link_ids, prog_flags);
-        if result != Err(Errno::NOSPC) {
-            return match result {
-                Ok(()) => Ok(collect(queried, prog_ids, link_ids, prog_flags)),
+            let attach_type = self.attach_type().0;
+            let (result, queried) = sys::prog_query(target, attach_type, query_flags, buffers);
+            match result {
+                Err(Errno::NOSPC) => {}
                 // The first kernels with TCX answer so if nothing is attached.
-                Err(Errno::NOENT) if has_link_ids => Ok(AttachedProgs::NONE),
-                Err(errno) => Err(errno),
-            };
-        }
-        // More programs may be attached meanwhile.
-        for _ in 0..10 {
-            let mut ids = [(); 3].map(|()| vec![0; queried.count]);
-            let [prog_ids, link_ids, prog_flags] = &mut ids;
-            (result, queried) = query(prog_ids, link_ids, prog_flags);
-            if result != Err(Errno::NOSPC) {
-                return result.map(|()| collect(queried, prog_ids, link_ids, prog_flags));
+                Err(Errno::NOENT) if has_link_ids => return Ok(AttachedProgs::NONE),
+                Err(errno) => return Err(errno),
+                Ok(()) => {
+                    let entry = |at: usize| AttachedProg {
+                        prog_id: prog_ids[at],
+                        link_id: Some(link_ids[at]).filter(|id| *id != 0),
+                        flags: match has_prog_flags {
+                            true => prog_flags[at],
+                            false => queried.flags,
+                        },
+                        mode: None,
+                    };
+                    return Ok(AttachedProgs {
+                        entries: (0..queried.count.min(room)).map(entry).collect(),
+                        revision: queried.revision,
+                        flags: queried.flags,
+                    });
+                }
             }
+            larger = vec![0; 3 * queried.count];
+            ids = &mut larger;
         }
         Err(Errno::NOSPC)
     }

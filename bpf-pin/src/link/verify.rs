@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::error::LinkMismatch;
+use crate::error::mismatch::LinkMismatch;
 use crate::sys;
 use crate::types::LinkTarget;
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use crate::error::{Cause, Error, Operation, Result, Subject};
 use crate::sys;
 
-pub use crate::error::LinkMismatch;
+pub use crate::error::mismatch::LinkMismatch;
 pub use crate::link::verify::Verified;
 
 /// A pinned link that holds the program, and the action that

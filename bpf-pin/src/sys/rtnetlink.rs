@@ -31,7 +31,8 @@ pub(crate) struct XdpProgs {
 /// `RTM_GETLINK`: the XDP programs of a device in this thread's network namespace. ENODEV if it has no such
 /// device.
 pub(crate) fn xdp_progs(ifindex: u32) -> Result<XdpProgs> {
-    let mut buffer = vec![0; 32 << 10];
+    // A reply without statistics takes about 2 KiB.
+    let mut buffer = [0; 16 << 10];
     let length = get_link(ifindex, &mut buffer)?;
     parse(buffer.get(..length).unwrap_or_default())
 }
