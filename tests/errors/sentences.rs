@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use bpf_pin::abi::Version;
 use bpf_pin::bpffs::FileSystem;
-use bpf_pin::error::{Cause, LinkMismatch, ObjectType};
+use bpf_pin::error::{Cause, ObjectType};
 use bpf_pin::map::Mismatch;
 use bpf_pin::probe::Capability;
+use bpf_pin::reuse::LinkMismatch;
 use bpf_pin::types::{AttachType, Command, LinkType, MapType, ProgType};
 use bpf_pin::{Access, Identity, Kind};
 use common::*;
@@ -116,7 +117,7 @@ fn permissions() -> Vec<Row> {
         ("a seccomp filter", Cause::Filtered { command: bpf_pin::types::Command::MAP_CREATE },
             "a seccomp filter of this thread rejects the command map_create of bpf(2)"),
         ("a freeze without a writable descriptor and without CAP_BPF", Cause::FreezeDenied,
-            "the map was opened for reading only, and this thread lacks CAP_BPF: depending on the kernel, freezing requires the one or the other"),
+            "freezing requires a writable descriptor or CAP_BPF, depending on the kernel, and both are missing"),
     ]
 }
 
@@ -261,9 +262,9 @@ fn programs_and_links() -> Vec<Row> {
             "the program was not loaded for sk_lookup"),
         ("an XDP program for another attach type",
             Cause::ExpectedAttachType { expected: Some(AttachType::XDP), found: Some(AttachType(0)) },
-            "the program was loaded without expected_attach_type, and the one of the link with expected_attach_type xdp"),
+            "the program was loaded without expected_attach_type, and the link's program with expected_attach_type xdp"),
         ("the same where the kernel does not show it", Cause::ExpectedAttachType { expected: None, found: None },
-            "likely the program was loaded with another expected_attach_type than the one of the link"),
+            "the program was likely loaded with another expected_attach_type than the link's program"),
         ("a program of another type", wrong_type,
             "program 7 is of type kprobe, and tcx_ingress takes sched_cls, sched_act or xdp"),
         ("a helper under lockdown", Cause::Lockdown { level: "integrity".into() },
@@ -277,9 +278,9 @@ fn programs_and_links() -> Vec<Row> {
         ("a link of another network namespace", Cause::OtherNetns { target: "tcx_ingress of device 50".into() },
             "it is attached to tcx_ingress of device 50 in another network namespace; nothing was changed: use one pin for each network namespace"),
         ("a link that lives without its pin", Cause::AlreadyAttached { prog_id: 7, link_id: Some(9) },
-            "program 7 is attached there already by link 9"),
+            "program 7 is already attached there by link 9"),
         ("the same of which less is known", Cause::AlreadyAttached { prog_id: 7, link_id: None },
-            "program 7 is attached there already"),
+            "program 7 is already attached there"),
         ("a control group with 64 programs", Cause::TargetFull { count: 64 },
             "the target has 64 programs, and takes no more"),
         ("a network namespace with a flow dissector", Cause::TargetFull { count: 1 },

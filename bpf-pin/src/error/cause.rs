@@ -371,7 +371,7 @@ pub enum Cause {
     Frozen,
     /// Freezing requires a writable descriptor or `CAP_BPF`, depending on the kernel, and both are missing (EPERM).
     #[error(
-        "the map was opened for reading only, and this thread lacks CAP_BPF: depending on the kernel, freezing requires the one or the other"
+        "freezing requires a writable descriptor or CAP_BPF, depending on the kernel, and both are missing"
     )]
     FreezeDenied,
     /// The map's values are mapped into memory for writing, or are being written (EBUSY).

@@ -130,7 +130,7 @@ pub(super) fn expected_attach_type(
 ) -> Result {
     let (Some(expected), Some(found)) = (expected, found) else {
         return f.write_str(
-            "likely the program was loaded with another expected_attach_type than the one of the link",
+            "the program was likely loaded with another expected_attach_type than the link's program",
         );
     };
     let with = |attach_type: &AttachType| match attach_type {
@@ -140,7 +140,7 @@ pub(super) fn expected_attach_type(
     let (expected, found) = (with(expected), with(found));
     write!(
         f,
-        "the program was loaded {found}, and the one of the link {expected}"
+        "the program was loaded {found}, and the link's program {expected}"
     )
 }
 
@@ -154,7 +154,7 @@ pub(super) fn already_attached(
     link_id: &Option<u32>,
     f: &mut Formatter<'_>,
 ) -> Result {
-    write!(f, "program {prog_id} is attached there already")?;
+    write!(f, "program {prog_id} is already attached there")?;
     match link_id {
         Some(id) => write!(f, " by link {id}"),
         None => Ok(()),
