@@ -121,7 +121,7 @@ pub(crate) fn for_removed_cgroup(fd: BorrowedFd<'_>, attach_type: AttachType) ->
     if result != Err(Errno::NOENT) || is_filtered() {
         return None;
     }
-    let id = fstat(fd).ok()?.st_ino;
+    let id = sys::kernfs_id(fd).ok()?;
     let what = format!("control group {id}: it was removed");
     Some(Cause::NoTarget { what })
 }

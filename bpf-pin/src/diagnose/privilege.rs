@@ -25,6 +25,11 @@ fn user_namespace(is_needed: bool) -> Option<Cause> {
     applies.then_some(Cause::UserNamespace)
 }
 
+/// [`user_namespace`] for a call that takes a token: with one, capabilities in its user namespace count.
+fn without_token(has_token: bool, is_needed: bool) -> Option<Cause> {
+    (!has_token).then(|| user_namespace(is_needed)).flatten()
+}
+
 /// EPERM of any command: before Linux 5.19 the sysctl closes all of bpf(2) to unprivileged callers.
 pub(crate) fn for_bpf() -> Option<Cause> {
     if sys::probe_bpf_allowed() != Errno::PERM || is_filtered() || unprivileged_bpf_disabled()? == 0
@@ -54,19 +59,12 @@ pub(crate) fn for_next_id() -> Option<Cause> {
     missing(Capability::SysAdmin, "finding objects by their ids").or_else(|| user_namespace(true))
 }
 
-/// EPERM of `BPF_BTF_LOAD`. With a token, capabilities in a user namespace count.
+/// EPERM of `BPF_BTF_LOAD`.
 pub(crate) fn for_btf(has_token: bool) -> Option<Cause> {
-    missing(Capability::Bpf, "loading BTF").or_else(|| user_namespace_unless(has_token, true))
+    missing(Capability::Bpf, "loading BTF").or_else(|| without_token(has_token, true))
 }
 
-fn user_namespace_unless(has_token: bool, is_needed: bool) -> Option<Cause> {
-    match has_token {
-        true => None,
-        false => user_namespace(is_needed),
-    }
-}
-
-/// EPERM of `BPF_MAP_CREATE`. With a token, capabilities in a user namespace count.
+/// EPERM of `BPF_MAP_CREATE`.
 pub(crate) fn for_map(map_type: MapType, has_token: bool) -> Option<Cause> {
     let needs = match map_type {
         MapType::SOCKMAP
@@ -94,10 +92,10 @@ pub(crate) fn for_map(map_type: MapType, has_token: bool) -> Option<Cause> {
     };
     unprivileged("creating a map")
         .or_else(|| needs.and_then(|(capability, what)| missing(capability, what)))
-        .or_else(|| user_namespace_unless(has_token, needs.is_some()))
+        .or_else(|| without_token(has_token, needs.is_some()))
 }
 
-/// EPERM of `BPF_PROG_LOAD`. With a token, capabilities in a user namespace count.
+/// EPERM of `BPF_PROG_LOAD`.
 pub(crate) fn for_prog(prog_type: ProgType, has_token: bool) -> Option<Cause> {
     use Capability::{Bpf, NetAdmin, Perfmon};
     let needs: &[Capability] = match prog_type {
@@ -111,7 +109,7 @@ pub(crate) fn for_prog(prog_type: ProgType, has_token: bool) -> Option<Cause> {
     let lacking = |&each: &Capability| missing(each, "programs of this type");
     unprivileged("loading a program")
         .or_else(|| needs.iter().find_map(lacking))
-        .or_else(|| user_namespace_unless(has_token, !needs.is_empty()))
+        .or_else(|| without_token(has_token, !needs.is_empty()))
 }
 
 /// Only programs of these types may read the kernel's memory.

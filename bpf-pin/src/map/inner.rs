@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::error::Cause;
 use crate::error::mismatch::{MapFields, Mismatch};
 use crate::map::{Map, MapInfo, MapSpec};
-use crate::sys::{self, ProgData, Records};
+use crate::sys::{self, ProgData};
 use crate::types::{MapFlags, MapType};
 
 /// The known properties of the inner map of a map of maps.
@@ -236,16 +236,7 @@ impl<'a> Probe<'a> {
             prog_type: abi::BPF_PROG_TYPE_SOCKET_FILTER,
             ..abi::bpf_attr_prog_load::zeroed()
         };
-        let data = ProgData {
-            insns: &insns,
-            license: c"",
-            func_info: Records::default(),
-            line_info: Records::default(),
-            core_relos: Records::default(),
-            fd_array: &[],
-            keeps_fd_array: false,
-            signature: &[],
-        };
+        let data = ProgData::new(&insns);
         // The verifier stops with EAGAIN when a signal is pending.
         let mut tries = 5;
         loop {

@@ -55,18 +55,17 @@ impl Action {
         Self::OpenById,
         Self::Mount,
     ];
-}
 
-impl Action {
-    /// The command that it takes first. Mounting takes none.
-    fn command(self) -> Command {
-        match self {
+    /// The command of bpf(2) that it begins with. Mounting has none.
+    fn command(self) -> Option<Command> {
+        Some(match self {
             Self::CreateMaps => Command::MAP_CREATE,
             Self::LoadProgs => Command::PROG_LOAD,
             Self::Pin => Command::OBJ_PIN,
-            Self::Open | Self::Mount => Command::OBJ_GET,
+            Self::Open => Command::OBJ_GET,
             Self::OpenById => Command::MAP_GET_FD_BY_ID,
-        }
+            Self::Mount => return None,
+        })
     }
 }
 
@@ -207,8 +206,8 @@ pub struct Capabilities {
     net_admin: bool,
     /// Why bpf(2) is closed to this thread as a whole, as it may be before Linux 5.19.
     closed: Option<Permission>,
-    /// The actions with a command that a seccomp filter is proven to reject.
-    filtered: Vec<Action>,
+    /// The commands of actions that a seccomp filter is proven to reject.
+    filtered: Vec<Command>,
 }
 
 impl Capabilities {
@@ -240,12 +239,9 @@ impl Capabilities {
             net_admin: capabilities(None)
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)),
             closed,
-            filtered: Action::ALL
-                .iter()
-                .copied()
-                .filter(|&action| {
-                    action != Action::Mount && filter_errno(action.command()).is_some()
-                })
+            filtered: (Action::ALL.iter())
+                .filter_map(|action| action.command())
+                .filter(|&command| filter_errno(command).is_some())
                 .collect(),
         };
         if !is_filtered() && this.may(Action::CreateMaps).is_granted_or_partly() {
@@ -256,11 +252,11 @@ impl Capabilities {
 
     /// Predicts whether this thread is permitted an action.
     pub fn may(&self, action: Action) -> Permission {
+        if let Some(command) = action.command().filter(|it| self.filtered.contains(it)) {
+            return Permission::Denied(Cause::Filtered { command });
+        }
         match (action, &self.closed) {
             (Action::Mount, _) => self.may_mount(),
-            (action, _) if self.filtered.contains(&action) => Permission::Denied(Cause::Filtered {
-                command: action.command(),
-            }),
             (_, Some(closed)) => closed.clone(),
             (Action::Pin | Action::Open, None) => Permission::Granted,
             (Action::OpenById, None) => {

@@ -16,25 +16,20 @@ struct Handle {
     id: [u8; 8],
 }
 
-impl Handle {
-    fn new(id: u64) -> Self {
-        Self {
-            handle_bytes: size_of::<u64>() as u32,
-            handle_type: FILEID_KERNFS,
-            id: id.to_ne_bytes(),
-        }
-    }
-}
-
 /// The id of a kernfs node, such as a control group: its inode number, or on a 32-bit kernel
 /// `name_to_handle_at(2)`, because the inode number is only the lower half there.
 pub(crate) fn kernfs_id(fd: BorrowedFd<'_>) -> Result<u64> {
     let inode = rustix::fs::fstat(fd)?.st_ino;
-    // A process cannot see whether the kernel under it has 64 bits.
+    // A 32-bit process does not know whether the kernel has 64 bits.
     if cfg!(target_pointer_width = "64") {
         return Ok(inode);
     }
-    let (mut handle, mut mount_id) = (Handle::new(0), 0_i32);
+    let mut mount_id = 0_i32;
+    let mut handle = Handle {
+        handle_bytes: size_of::<u64>() as u32,
+        handle_type: 0,
+        id: [0; 8],
+    };
     // SAFETY: the path is a C string, the handle is as long as handle_bytes says, and the mount's id is an int.
     let result = unsafe {
         libc::syscall(
@@ -55,7 +50,11 @@ pub(crate) fn kernfs_id(fd: BorrowedFd<'_>) -> Result<u64> {
 /// `open_by_handle_at(2)`: opens the kernfs node of this id, such as a control group, on the file system that
 /// `on` is in. ESTALE if it was removed; EPERM without `CAP_DAC_READ_SEARCH`.
 pub(crate) fn open_kernfs_node(on: BorrowedFd<'_>, id: u64) -> Result<OwnedFd> {
-    let mut handle = Handle::new(id);
+    let mut handle = Handle {
+        handle_bytes: size_of::<u64>() as u32,
+        handle_type: FILEID_KERNFS,
+        id: id.to_ne_bytes(),
+    };
     // SAFETY: the handle is initialised and as long as handle_bytes says.
     let fd = unsafe {
         libc::syscall(

@@ -60,8 +60,8 @@ pub(crate) use object::{
 };
 pub(crate) use process::{LockOwner, page_size};
 pub(crate) use prog::{
-    ProgData, ProgField, Queried, QueryBuffers, Records, RunArgs, RunError, RunOut,
-    probe_prog_field, prog_bind_map, prog_load, prog_map_ids, prog_query, prog_test_run,
+    ProgData, ProgField, QueryBuffers, Records, RunArgs, RunError, RunOut, probe_prog_field,
+    prog_bind_map, prog_load, prog_map_ids, prog_query, prog_test_run,
 };
 #[cfg(feature = "link")]
 pub(crate) use rtnetlink::xdp_progs;

@@ -387,17 +387,12 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap();
         let descriptors = [file.as_fd(); 3];
         let beyond = |insns: &[abi::bpf_insn], fd_array| {
-            ProgData {
-                insns,
-                license: c"",
-                func_info: Records::default(),
-                line_info: Records::default(),
-                core_relos: Records::default(),
+            let data = ProgData {
                 fd_array,
                 keeps_fd_array: true,
-                signature: &[],
-            }
-            .beyond_array()
+                ..ProgData::new(insns)
+            };
+            data.beyond_array()
         };
         for src in [abi::BPF_PSEUDO_MAP_IDX, abi::BPF_PSEUDO_MAP_IDX_VALUE] {
             assert_eq!(beyond(&load_index(src, 2), &descriptors), None);
