@@ -119,7 +119,8 @@
 //! such as `map_flags` or `xdp.ifindex`. A number that has a name is serialized as that name, in the form of `Display`. A time is in
 //! nanoseconds. A path is a string, or an array of its bytes if it is not UTF-8.
 //!
-//! The public signatures use types of two other crates: [bytemuck](https://docs.rs/bytemuck)'s traits for keys and values, and flags made by bitflags.
+//! The public signatures use types of two other crates: [bytemuck](https://docs.rs/bytemuck)'s traits for keys and values, and
+//! flags made by bitflags.
 //!
 //! # What it does not do
 //!

@@ -19,10 +19,10 @@ impl MountOptions {
     /// Requests a bpffs from a privileged process over `socket`, and returns it detached. Linux 6.9.
     ///
     /// This process, in a user namespace, opens the bpffs. The other process creates it with
-    /// [`grant_delegation`](Self::grant_delegation). `socket` is a connected Unix socket of any type. The thread needs `CAP_SYS_ADMIN` in its user
-    /// namespace, and a mount namespace that belongs to it. This side chooses mode, owner, source and
-    /// flags; the other side chooses what is delegated. Owners are ids of this user namespace. Once the
-    /// bpffs is attached, [`Bpffs::delegation`](crate::Bpffs::delegation) returns what was delegated.
+    /// [`grant_delegation`](Self::grant_delegation). `socket` is a connected Unix socket of any type. The thread
+    /// needs `CAP_SYS_ADMIN` in its user namespace, and a mount namespace that belongs to it. This side chooses mode,
+    /// owner, source and flags; the other side chooses what is delegated. Owners are ids of this user namespace. Once
+    /// the bpffs is attached, [`Bpffs::delegation`](crate::Bpffs::delegation) returns what was delegated.
     ///
     /// The call waits for the answer until the socket times out (`SO_RCVTIMEO`). Late answers to earlier
     /// requests are skipped. Both sides must use the same version of this library. If the bpffs cannot be opened,

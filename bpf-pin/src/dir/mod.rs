@@ -117,12 +117,12 @@ const TRIES: usize = 1000;
 /// system calls. The kernel has no call that checks a name and removes or replaces it in one step, so the
 /// check is made right before.
 ///
-/// Such a process can also plant a symbolic link to an object that only this process may open.
-/// `BPF_OBJ_GET` follows it. A system call after it finds the link, and the open fails. If the mount had
-/// [`nosymfollow`](crate::bpffs::MountOptions::nosymfollow) when the directory was opened, that call is
-/// left out: the kernel follows no link there, and opening one fails with ELOOP and
-/// [`SymbolicLink`](crate::error::Cause::SymbolicLink). A process with `CAP_SYS_ADMIN` can undo that, by a remount without the option,
-/// or by mounting a link from elsewhere over a name.
+/// Such a process can also plant a symbolic link to an object that only this process may open. `BPF_OBJ_GET` follows
+/// it. A system call after it finds the link, and the open fails. If the mount had
+/// [`nosymfollow`](crate::bpffs::MountOptions::nosymfollow) when the directory was opened, that call is left out: the
+/// kernel follows no link there, and opening one fails with ELOOP and
+/// [`SymbolicLink`](crate::error::Cause::SymbolicLink). A process with `CAP_SYS_ADMIN` can undo that, by a remount
+/// without the option, or by mounting a link from elsewhere over a name.
 ///
 /// A new pin never leaves the directory.
 pub struct PinDir {

@@ -153,9 +153,10 @@ impl<'d> Stage<'d> {
     ///
     /// # Races
     ///
-    /// The kernel cannot check what it exchanges. A directory that another process puts under the name during
-    /// the call is returned as the old one. If it puts a pin there, the names are exchanged back. If this process is killed before that, the pin keeps its hidden
-    /// name, which [`PinDir::remove_leftovers`] reports and does not remove.
+    /// The kernel cannot check what it exchanges. A directory that another process puts under the name during the
+    /// call is returned as the old one. If it puts a pin there, the names are exchanged back. If this process is
+    /// killed before that, the pin keeps its hidden name, which [`PinDir::remove_leftovers`] reports and does not
+    /// remove.
     ///
     /// # Errors
     ///

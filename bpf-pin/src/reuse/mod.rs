@@ -139,9 +139,9 @@ impl PinDir {
     ///
     /// # System calls
     ///
-    /// A map that fits takes as many calls as [`get`](Self::get), and one more with
-    /// [`Migrate`](Reuse::Migrate). A map of maps takes more, for its inner map: see [`MapSpec::compare`]. A created map takes those of a `get` of a missing name, of
-    /// [`MapSpec::create`] and of [`pin`](Self::pin), and six for the lock.
+    /// A map that fits takes as many calls as [`get`](Self::get), and one more with [`Migrate`](Reuse::Migrate). A
+    /// map of maps takes more, for its inner map: see [`MapSpec::compare`]. A created map takes those of a `get` of a
+    /// missing name, of [`MapSpec::create`] and of [`pin`](Self::pin), and six for the lock.
     ///
     /// # Errors
     ///
