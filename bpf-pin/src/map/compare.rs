@@ -96,36 +96,40 @@ impl MapSpec<'_> {
     pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
         let flags = comparable_flags(self.map_type, self.all_flags());
         let found_flags = comparable_flags(found.map_type, found.flags);
-        let is_rounded = || self.final_max_entries() == Some(found.max_entries);
-        macro_rules! differ {
+        let mut mismatches = vec![];
+        macro_rules! compare {
             ($mismatch:ident, $expected:expr, $found:expr) => {{
                 let (expected, found) = ($expected, $found);
-                (expected != found).then_some(Mismatch::$mismatch { expected, found })
+                if expected != found {
+                    mismatches.push(Mismatch::$mismatch { expected, found });
+                }
             }};
         }
-        let all = [
-            differ!(MapType, self.map_type, found.map_type),
-            differ!(KeySize, self.key_size, found.key_size),
-            differ!(ValueSize, self.value_size, found.value_size),
-            differ!(MaxEntries, self.max_entries, found.max_entries).filter(|_| !is_rounded()),
-            differ!(MapFlags, flags, found_flags),
-            differ!(MapExtra, self.map_extra, found.map_extra),
-            differ!(MapIfindex, self.ifindex, found.ifindex),
-            differ!(
-                BtfVmlinuxValueTypeId,
-                self.btf_vmlinux_value_type_id,
-                found.btf_vmlinux_value_type_id
-            ),
-            differ!(BtfKeyTypeId, self.btf_key_type_id, found.btf_key_type_id),
-            differ!(
-                BtfValueTypeId,
-                self.btf_value_type_id,
-                found.btf_value_type_id
-            ),
-            differ!(MapName, self.name, found.name),
-        ];
-        let compared = |mismatch: &Mismatch| self.compared.contains(mismatch.field());
-        all.into_iter().flatten().filter(compared).collect()
+        compare!(MapType, self.map_type, found.map_type);
+        compare!(KeySize, self.key_size, found.key_size);
+        compare!(ValueSize, self.value_size, found.value_size);
+        // The kernel's rounding is found out only for numbers that differ.
+        let differs = self.max_entries != found.max_entries;
+        if differs && self.final_max_entries() != Some(found.max_entries) {
+            compare!(MaxEntries, self.max_entries, found.max_entries);
+        }
+        compare!(MapFlags, flags, found_flags);
+        compare!(MapExtra, self.map_extra, found.map_extra);
+        compare!(MapIfindex, self.ifindex, found.ifindex);
+        compare!(
+            BtfVmlinuxValueTypeId,
+            self.btf_vmlinux_value_type_id,
+            found.btf_vmlinux_value_type_id
+        );
+        compare!(BtfKeyTypeId, self.btf_key_type_id, found.btf_key_type_id);
+        compare!(
+            BtfValueTypeId,
+            self.btf_value_type_id,
+            found.btf_value_type_id
+        );
+        compare!(MapName, self.name, found.name);
+        mismatches.retain(|mismatch| self.compared.contains(mismatch.field()));
+        mismatches
     }
 
     /// Creates the map after rounding the number of entries as loaders do.

@@ -16,63 +16,45 @@ use crate::map::{Map, MapInfo, MapSpec};
 use crate::sys::{self, ProgData};
 use crate::types::{MapFlags, MapType};
 
-/// The known properties of the inner map of a map of maps.
-pub(super) enum Inner {
-    /// All of it: the info of a map that equals it.
-    Known(Box<MapInfo>),
-    /// Its sizes.
-    Sizes {
-        key_size: u32,
-        value_size: u32,
-    },
-    Unknown,
+/// The inner map of a map of maps, as far as it is known.
+struct Inner {
+    /// The info of a map that equals it, or that of the expected map with the sizes of this one.
+    info: MapInfo,
+    /// Only the sizes of key and value are known.
+    has_sizes_only: bool,
 }
 
 impl Inner {
-    /// Finds out about the inner map of `outer`. `expected` is the map that it should be.
-    pub(super) fn of(outer: &Map, expected: &MapInfo) -> Self {
-        match info_of_inner(outer) {
-            Some(info) => Self::Known(Box::new(info)),
-            None => Probe::new(outer, expected)
-                .and_then(|probe| probe.sizes())
-                .unwrap_or(Self::Unknown),
+    /// Finds out about the inner map of `outer`, which should equal `expected`.
+    fn of(outer: &Map, expected: &MapInfo) -> Option<Self> {
+        if let Some(info) = info_of_inner(outer) {
+            let has_sizes_only = false;
+            return Some(Self {
+                info,
+                has_sizes_only,
+            });
         }
-    }
-
-    /// The fields in which it differs from `map`, which is either the expected one or the one that was found.
-    pub(super) fn mismatches(&self, map: &MapInfo, map_is_expected: bool) -> Vec<Mismatch> {
-        macro_rules! differ {
-            ($mismatch:ident, $of_map:expr, $of_inner:expr) => {{
-                let (expected, found) = match map_is_expected {
-                    true => ($of_map, $of_inner),
-                    false => ($of_inner, $of_map),
-                };
-                (expected != found).then_some(Mismatch::$mismatch { expected, found })
-            }};
-        }
-        let all = match self {
-            Self::Known(inner) => [
-                differ!(MapType, map.map_type, inner.map_type),
-                differ!(KeySize, map.key_size, inner.key_size),
-                differ!(ValueSize, map.value_size, inner.value_size),
-                differ!(MaxEntries, map.max_entries, inner.max_entries)
-                    .filter(|_| counts_entries(inner)),
-                differ!(MapFlags, map.flags, inner.flags),
-            ],
-            Self::Sizes {
-                key_size,
-                value_size,
-            } => [
-                None,
-                differ!(KeySize, map.key_size, *key_size),
-                differ!(ValueSize, map.value_size, *value_size),
-                None,
-                None,
-            ],
-            Self::Unknown => [None; 5],
+        let (key_size, value_size) = Probe::new(outer, expected)?.sizes()?;
+        let info = MapInfo {
+            key_size,
+            value_size,
+            ..expected.clone()
         };
-        all.into_iter().flatten().collect()
+        let has_sizes_only = true;
+        Some(Self {
+            info,
+            has_sizes_only,
+        })
     }
+}
+
+/// The differences in the fields that the kernel compares.
+fn differences(expected: &MapInfo, found: &MapInfo) -> Vec<Mismatch> {
+    let mut fields = MapFields::MAP_TYPE | MapFields::KEY_SIZE | MapFields::VALUE_SIZE;
+    fields |= MapFields::MAP_FLAGS;
+    fields.set(MapFields::MAX_ENTRIES, counts_entries(expected));
+    let spec = MapSpec::of_info(expected).compare_fields(fields);
+    spec.compare_info(found)
 }
 
 /// Explains why a map of maps rejects `map` (EINVAL).
@@ -80,7 +62,7 @@ impl Inner {
 pub(super) fn other_inner_map(map: &Map, outer: BorrowedFd<'_>) -> Option<Cause> {
     let outer = Map::from_proven_fd(outer.try_clone_to_owned().ok()?);
     let map = map.info().ok()?;
-    let mismatches = Inner::of(&outer, &map).mismatches(&map, false);
+    let mismatches = differences(&Inner::of(&outer, &map)?.info, &map);
     (!mismatches.is_empty()).then_some(Cause::OtherInnerMap { mismatches })
 }
 
@@ -105,19 +87,18 @@ impl MapSpec<'_> {
         let (true, Some(inner)) = (is_of_maps && is_compared, self.inner) else {
             return (mismatches, MapFields::empty());
         };
-        match sys::info(inner).map(MapInfo::from_raw) {
-            Ok(expected) => {
-                let found = Inner::of(map, &expected);
-                let inner = found.mismatches(&expected, true).into_iter();
-                mismatches.extend(inner.map(Mismatch::of_inner));
-                let unverified = match found {
-                    Inner::Known(_) => MapFields::empty(),
-                    Inner::Sizes { .. } | Inner::Unknown => MapFields::INNER_MAP,
-                };
-                (mismatches, unverified)
-            }
-            Err(_) => (mismatches, MapFields::INNER_MAP),
-        }
+        let expected = sys::info(inner).map(MapInfo::from_raw).ok();
+        let found = expected.and_then(|expected| Some((Inner::of(map, &expected)?, expected)));
+        let Some((found, expected)) = found else {
+            return (mismatches, MapFields::INNER_MAP);
+        };
+        let inner = differences(&expected, &found.info).into_iter();
+        mismatches.extend(inner.map(Mismatch::of_inner));
+        let unverified = match found.has_sizes_only {
+            true => MapFields::INNER_MAP,
+            false => MapFields::empty(),
+        };
+        (mismatches, unverified)
     }
 }
 
@@ -174,16 +155,14 @@ impl<'a> Probe<'a> {
         })
     }
 
-    fn sizes(&self) -> Option<Inner> {
+    /// The sizes of key and value.
+    fn sizes(&self) -> Option<(u32, u32)> {
         let (key_size, value_size) = (self.expected.key_size, self.expected.value_size);
         if key_size == 0 || value_size == 0 || key_size > KEY_ROOM || value_size > VALUE_ROOM {
             return None;
         }
         if self.has_sizes(key_size, value_size)? {
-            return Some(Inner::Sizes {
-                key_size,
-                value_size,
-            });
+            return Some((key_size, value_size));
         }
         // A program can be rejected for other reasons. This one is rejected only for them.
         if !self.accepts(KEY_ROOM, 1)? {
@@ -193,11 +172,8 @@ impl<'a> Probe<'a> {
         let is_last = |size| self.accepts(KEY_ROOM, size + 1).map(|more| !more);
         let value_size = smallest(1..=VALUE_ROOM, is_last)?;
         // The map may have other bounds than these.
-        let sizes = Inner::Sizes {
-            key_size,
-            value_size,
-        };
-        self.has_sizes(key_size, value_size)?.then_some(sizes)
+        let is_certain = self.has_sizes(key_size, value_size)?;
+        is_certain.then_some((key_size, value_size))
     }
 
     fn has_sizes(&self, key_size: u32, value_size: u32) -> Option<bool> {
