@@ -68,8 +68,10 @@ impl Entries {
     }
 
     fn sorted(&self) -> Vec<(&[u8], &[u8])> {
+        // A resizable hash may repeat a key. The value that was read last is the one that was written.
         let mut entries: Vec<_> = self.iter().collect();
-        entries.sort_unstable();
+        entries.reverse();
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
         entries.dedup_by_key(|(key, _)| *key);
         entries
     }
@@ -345,7 +347,7 @@ fn has_plain_entries(map_type: MapType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::clear_beyond_prefix;
+    use super::{Entries, clear_beyond_prefix};
 
     #[test]
     fn bits_beyond_the_prefix_are_cleared() {
@@ -363,5 +365,27 @@ mod tests {
             assert_eq!(key[4..], expected, "/{bits}");
         }
         clear_beyond_prefix(&mut [1, 2]);
+    }
+
+    fn entries(bytes: &[u8]) -> Entries {
+        Entries {
+            key_len: 1,
+            value_len: 1,
+            bytes: bytes.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_repeated_key_has_the_value_that_was_read_last() {
+        let repeated = entries(&[2, 9, 1, 5, 2, 3, 2, 4]);
+        assert_eq!(repeated.sorted(), [(&[1][..], &[5][..]), (&[2], &[4])]);
+    }
+
+    #[test]
+    fn merged_entries_are_new_up_to_the_last_key() {
+        let before = entries(&[1, 1, 2, 2, 4, 4]);
+        let now = entries(&[4, 40, 1, 10, 3, 30]);
+        assert_eq!(before.merged_up_to(&[3], &now).bytes, [1, 10, 3, 30, 4, 4]);
+        assert_eq!(before.merged_up_to(&[1], &now).bytes, [1, 10, 2, 2, 4, 4]);
     }
 }
