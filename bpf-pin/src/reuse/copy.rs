@@ -71,7 +71,7 @@ impl Entries {
         // A resizable hash may repeat a key. The value that was read last is the one that was written.
         let mut entries: Vec<_> = self.iter().collect();
         entries.reverse();
-        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        entries.sort_by_key(|(key, _)| *key);
         entries.dedup_by_key(|(key, _)| *key);
         entries
     }
