@@ -11,7 +11,7 @@ use bpf_pin::map::{ElemFlags, Elements};
 use bpf_pin::object::Ids;
 use bpf_pin::prog::{Btf, TestRun};
 use bpf_pin::{
-    Access, Identity, Link, Map, Object, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog,
+    Access, Identity, Link, Map, MapSpec, Object, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog,
 };
 use common::*;
 
@@ -202,6 +202,8 @@ const MEASURED: &[Measured] = measured! {
         |pinned: PinnedLink| forget(pinned.unpin().unwrap());
     id => &["OBJ_GET_INFO_BY_FD"], |fixture| { &fixture.prog } |prog: &Prog| assert_ne!(prog.id().unwrap(), 0);
     info => &["OBJ_GET_INFO_BY_FD"], |fixture| { &fixture.map } |map: &Map| assert_ne!(map.info().unwrap().id, 0);
+    compare => &["OBJ_GET_INFO_BY_FD"], |fixture| { (MapSpec::of(&fixture.map).unwrap(), &fixture.map) }
+        |(spec, map): (MapSpec<'_>, &Map)| assert_eq!(spec.compare(map).unwrap(), []);
     lookup => &["MAP_LOOKUP_ELEM"], |fixture| { fixture.map.elements::<u32, u64>().unwrap() }
         |elems: Elements<u32, u64, &Map>| assert_eq!(elems.lookup(&1).unwrap(), Some(1));
     update => &["MAP_UPDATE_ELEM"], |fixture| { fixture.map.elements::<u32, u64>().unwrap() }
@@ -230,6 +232,8 @@ const MEASURED: &[Measured] = measured! {
         |mut ids: Ids<Prog>| assert!(ids.next().unwrap().is_ok());
     by_id => &["MAP_GET_FD_BY_ID", "close"], |fixture| { fixture.map.id().unwrap() }
         |id| drop(Map::from_id_with(id, Access::ReadOnly).unwrap());
+    btf_load => &["BTF_LOAD", "close"], |_scene| { btf_blob(&[1, 1 << 24, 4, 32], b"\0int\0") }
+        |blob: Vec<u8>| { drop(Btf::load(&blob).unwrap()); forget(blob) };
     btf_id => &["OBJ_GET_INFO_BY_FD"], |_scene| { btf_object() }
         |btf: Btf| { assert_ne!(btf.id().unwrap(), 0); forget(btf) };
     btf_by_id => &["BTF_GET_FD_BY_ID", "close"], |_scene| { leaked_btf_id() }

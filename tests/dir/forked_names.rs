@@ -91,3 +91,18 @@ fn the_names_of_a_killed_child_are_leftovers_once_its_parent_has_closed_the_dire
     assert_eq!(fs.names(), ["name"]);
     dir.get::<Map>("name").unwrap();
 }
+
+/// As documented for `remove_leftovers`.
+#[common::test_alone(PINS)]
+fn the_names_of_a_killed_child_that_opened_the_directory_are_leftovers_at_once() {
+    let fs = TestFs::new();
+    let (dir, parent) = (open(&fs), open(&fs));
+    parent.replace(&hash(), "name").unwrap();
+    let run = |dir: PinDir| u8::from(dir.replace(&hash(), "name").is_err());
+    let mut child = Tracee::fork(|| open(&fs), run).unwrap();
+    child.run_to(|stop| stop.is_entry_of("renameat2"));
+    child.kill().unwrap();
+    assert_eq!(removed(&dir), 1);
+    assert_eq!(fs.names(), ["name"]);
+    parent.replace(&hash(), "name").unwrap();
+}

@@ -188,6 +188,47 @@ fn remove_dir_all_keeps_a_pin_that_took_the_name() {
     dir.open_dir("pin").unwrap();
 }
 
+/// The kernel cannot check what it exchanges.
+#[common::test_alone(EXCHANGE)]
+fn publish_returns_a_directory_that_took_the_name_as_the_old_set() {
+    let fs = TestFs::new();
+    let dir = open(&fs);
+    dir.create_dir("set", 0o755).unwrap();
+    let run = |dir: PinDir| {
+        let published = dir.stage("set").unwrap().publish().unwrap();
+        let old = published.old.expect("an old set");
+        assert_eq!(id_of(&old, "taken"), id_of(&dir, "other"));
+        old.discard().unwrap();
+        0
+    };
+    let mut publishes = Tracee::fork(|| open(&fs), run).unwrap();
+    publishes.run_to(is_about_to_exchange);
+    dir.rename("set", "moved").unwrap();
+    let map = hash();
+    dir.pin(&map, "other").unwrap();
+    let taken = dir.create_dir("set", 0o755).unwrap();
+    taken.pin(&map, "taken").unwrap();
+    assert_eq!(publishes.finish().unwrap(), 0);
+    assert_eq!(fs.names(), ["moved", "other", "set"]);
+    assert_eq!(dir.open_dir("set").unwrap().entries().unwrap().count(), 0);
+}
+
+/// The kernel cannot check what it renames.
+#[common::test_alone(PINS)]
+fn remove_dir_all_removes_a_directory_that_took_the_name() {
+    let fs = TestFs::new();
+    let dir = open(&fs);
+    dir.create_dir("dir", 0o755).unwrap();
+    let run = |dir: PinDir| u8::from(dir.remove_dir_all("dir").is_err());
+    let mut removes = Tracee::fork(|| open(&fs), run).unwrap();
+    removes.run_to(|stop| stop.is_entry_of("renameat2"));
+    dir.rename("dir", "moved").unwrap();
+    let taken = dir.create_dir("dir", 0o755).unwrap();
+    taken.pin(&hash(), "pin").unwrap();
+    assert_eq!(removes.finish().unwrap(), 0);
+    assert_eq!(fs.names(), ["moved"]);
+}
+
 /// As with `mkdir -p`, the parent stays: another process may use it already.
 #[common::test_alone(USER)]
 fn create_keeps_a_new_parent_if_the_rest_fails() {

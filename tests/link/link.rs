@@ -201,6 +201,20 @@ fn an_xdp_link_is_not_updated_across_expected_attach_types() -> Outcome {
 }
 
 #[common::test(ROOT)]
+fn an_xdp_program_is_loaded_for_xdp_by_default() -> Outcome {
+    in_network_namespace(|| {
+        let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+        let default = ProgSpec::new(ProgType::XDP, &insns).load()?;
+        let named = prog_returning(ProgType::XDP, AttachType::XDP, 2);
+        let link = LinkSpec::xdp(LOOPBACK).create(&named)?;
+        link.update(&default)?;
+        assert_eq!(link.info()?.prog_id, default.id()?);
+        link.update(&named)?;
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
 fn a_device_has_one_xdp_link() -> Outcome {
     in_network_namespace(|| {
         let (first, second) = (xdp_prog(), xdp_prog());

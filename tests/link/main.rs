@@ -9,6 +9,7 @@ mod link_pin;
 mod query;
 mod refusals;
 mod struct_ops;
+mod syscalls;
 mod tracing;
 mod wrong_prog_type;
 

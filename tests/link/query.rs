@@ -5,14 +5,17 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::link::{AttachedProgs, Position, XdpFlags};
+use bpf_pin::map::ElemFlags;
 use bpf_pin::prog::Insn;
 use bpf_pin::types::{AttachType, ProgType};
-use bpf_pin::{Link, LinkSpec, MapSpec, MapType, Prog, ProgSpec, abi};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
+const SOCKMAP: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 10)];
+const NETFILTER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
 const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
 const LSM_CGROUP: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 0)];
 const USER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
@@ -169,6 +172,40 @@ fn a_query_without_a_target_names_it() -> Outcome {
     })
 }
 
+#[common::test(TCX)]
+fn a_query_of_no_device_and_of_no_netkit_device_fails() -> Outcome {
+    in_network_namespace(|| {
+        let error = LinkSpec::tcx(4711, AttachType::TCX_INGRESS).query();
+        let error = error.expect_err("no device");
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert_cause_matches!(error, Cause::NoTarget { .. });
+        if kernel(6, 7).unmet().is_none() {
+            let error = LinkSpec::netkit(LOOPBACK, AttachType::NETKIT_PRIMARY).query();
+            let error = error.expect_err("another device");
+            // A kernel may be built without such devices.
+            let expected = match add_device(81, "netkit") {
+                Ok(()) => libc::ENXIO,
+                Err(_) => libc::EINVAL,
+            };
+            assert_eq!(error.raw_os_error(), Some(expected));
+        }
+        Ok(())
+    })
+}
+
+#[common::test(SOCKMAP)]
+fn a_query_of_a_sockmap_lists_its_programs() -> Outcome {
+    let map = MapSpec::new(MapType::SOCKMAP, 4, 4, 4).create()?;
+    let attach_type = AttachType::SK_MSG_VERDICT;
+    let spec = LinkSpec::sockmap(&map, attach_type);
+    assert_eq!(spec.query()?.entries(), []);
+    let prog = prog_returning(ProgType::SK_MSG, attach_type, 1);
+    let link = spec.create(&prog)?;
+    assert_eq!(prog_ids(&spec.query()?), [prog.id()?]);
+    assert_eq!(spec.links()?, [link.info()?]);
+    Ok(())
+}
+
 #[common::test(ROOT)]
 fn a_query_of_no_control_group_names_what_it_is() -> Outcome {
     in_mount_namespace(|| {
@@ -245,6 +282,24 @@ fn links_of_a_device_are_those_of_this_network() -> Outcome {
     Ok(())
 }
 
+/// Neither they nor a query report it.
+#[common::test(NETFILTER)]
+fn links_of_netfilter_are_those_of_all_networks() -> Outcome {
+    const NFPROTO_IPV4: u32 = 2;
+    const NF_INET_LOCAL_IN: u32 = 1;
+    // Of this test alone.
+    let spec = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -4712);
+    let make = || prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+    in_network_namespace(|| {
+        let here = spec.create(&make())?;
+        in_network_namespace(|| {
+            let there = spec.create(&make())?;
+            assert_eq!(ids_of(&spec)?, [here.id()?, there.id()?]);
+            Ok(())
+        })
+    })
+}
+
 #[common::test(TRACER)]
 fn links_of_a_tracepoint_are_found_by_its_name() -> Outcome {
     let prog = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
@@ -274,6 +329,22 @@ fn programs_that_use_a_map_are_found() -> Outcome {
     wait_until("freed", || {
         Prog::ids_using(&tails).is_ok_and(|ids| ids == [left])
     });
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn a_program_that_reaches_a_map_through_another_does_not_use_it() -> Outcome {
+    let inner = hash();
+    let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).inner_map(&inner);
+    let outer = outer.create()?;
+    outer
+        .elements::<u32, Map>()?
+        .update(&0, &inner, ElemFlags::ANY)?;
+    let [low, high] = Insn::ld_map_fd(2, outer.as_fd().as_raw_fd());
+    let insns = [low, high, Insn::mov64_imm(0, 0), Insn::exit()];
+    let user = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()?;
+    assert_eq!(Prog::ids_using(&outer)?, [user.id()?]);
+    assert_eq!(Prog::ids_using(&inner)?, [0; 0]);
     Ok(())
 }
 

@@ -11,11 +11,11 @@ use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
 use bpf_pin::prog::Insn;
 use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Migration, Reuse};
-use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::types::{AttachType, MapFlags, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{
     Need, Outcome, SetOnDrop, TestFs, as_user, assert_cause_matches, bring_up_loopback, cap,
-    in_network_namespace, wait_until, with_interrupted_runs, with_seccomp_errno,
+    in_network_namespace, wait_until, with_bpf_errno, with_interrupted_runs, with_seccomp_errno,
 };
 use rustix::thread::CapabilitySet;
 
@@ -318,6 +318,104 @@ fn values_of_each_cpu_cannot_be_added_to() -> Outcome {
     let grow = |key: &u32, count: &u64| Some((*key, [*count, 0]));
     let failed = migration.commit_adding(&opened.map, grow).unwrap_err();
     assert_cause_matches!(failed, Cause::PerCpu { is_per_cpu: true });
+    failed.into_object().commit()?;
+    Ok(())
+}
+
+/// The program that adds cannot be loaded here.
+#[common::test(PINS)]
+fn no_program_is_loaded_if_nothing_was_counted() -> Outcome {
+    let fs = TestFs::new();
+    let load = Some(abi::BPF_PROG_LOAD);
+    let (map, migration) = small_counters(&fs, 16)?;
+    let add = |migration: Migration| {
+        with_bpf_errno(load, libc::ENOMEM as u32, || {
+            migration.commit_adding(&map, widen)
+        })
+    };
+    let old = migration.old().elements::<u32, [u32; 2]>()?;
+    old.update(&1, &[11, 20], ElemFlags::ANY)?;
+    let failed = add(migration).expect_err("no program");
+    assert_eq!(failed.error().operation(), Operation::LoadProg, "{failed}");
+    let migration = failed.into_object();
+    let old = migration.old().elements::<u32, [u32; 2]>()?;
+    old.update(&1, &[10, 20], ElemFlags::ANY)?;
+    drop(add(migration)?);
+    assert_eq!(entries(&map)?, [(1, [10, 20]), (2, [30, 40])]);
+    Ok(())
+}
+
+/// Another process copied the entries, so what was counted since then is unknown.
+#[common::test(PINS)]
+fn a_resumed_migration_adds_nothing() -> Outcome {
+    let fs = TestFs::new();
+    let (map, migration) = small_counters(&fs, 16)?;
+    let old = migration.old().try_clone()?;
+    drop(migration);
+    old.elements::<u32, [u32; 2]>()?
+        .update(&1, &[11, 22], ElemFlags::ANY)?;
+    let spec = MapSpec::of(&map)?;
+    let mut how = Migrate::new(widen);
+    let opened =
+        PinDir::open(fs.root())?.open_or_create("counts", &spec, Reuse::Migrate(&mut how))?;
+    let MapOutcome::Resumed(migration) = opened.outcome else {
+        panic!("{:?}", opened.outcome);
+    };
+    let failed = migration.commit_adding(&map, widen).unwrap_err();
+    assert_cause_matches!(failed, Cause::InvalidArgument { .. });
+    assert_eq!(entries(&map)?, [(1, [10, 20]), (2, [30, 40])]);
+    failed.into_object().commit()?;
+    Ok(())
+}
+
+/// The new map of a migration from one counter to two.
+fn one_counter(dir: &PinDir, map_type: MapType) -> Outcome<(Map, Migration)> {
+    dir.pin(&MapSpec::new(map_type, 4, 8, 1).create()?, "counts")?;
+    let mut how = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
+    let spec = MapSpec::new(map_type, 4, 16, 1);
+    let opened = dir.open_or_create("counts", &spec, Reuse::Migrate(&mut how))?;
+    match opened.outcome {
+        MapOutcome::Migrated(migration) => Ok((opened.map, migration)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[common::test(PINS)]
+fn an_index_beyond_the_new_array_is_reported() -> Outcome {
+    let fs = TestFs::new();
+    let (map, migration) = one_counter(&PinDir::open(fs.root())?, MapType::ARRAY)?;
+    let old = migration.old().elements::<u32, u64>()?;
+    old.update(&0, &3, ElemFlags::ANY)?;
+    let failed = migration
+        .commit_adding(&map, |_: &u32, count: &u64| Some((5_u32, [*count, 0])))
+        .unwrap_err();
+    assert_eq!(failed.error().raw_os_error(), Some(libc::E2BIG), "{failed}");
+    let (index, max_entries) = (5, 1);
+    assert_eq!(
+        failed.error().cause(),
+        Some(&Cause::IndexOutOfRange { index, max_entries })
+    );
+    failed.into_object().commit()?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_trie_has_no_counters_to_add_to() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let spec = |value_size| {
+        let spec = MapSpec::new(MapType::LPM_TRIE, 8, value_size, 1);
+        spec.flags(MapFlags::NO_PREALLOC)
+    };
+    dir.pin(&spec(8).create()?, "counts")?;
+    let grow = |key: &[u32; 2], count: &u64| Some((*key, [*count, 0]));
+    let mut how = Migrate::new(grow);
+    let opened = dir.open_or_create("counts", &spec(16), Reuse::Migrate(&mut how))?;
+    let MapOutcome::Migrated(migration) = opened.outcome else {
+        panic!("{:?}", opened.outcome);
+    };
+    let failed = migration.commit_adding(&opened.map, grow).unwrap_err();
+    assert_cause_matches!(failed, Cause::UnsupportedType { .. });
     failed.into_object().commit()?;
     Ok(())
 }

@@ -2,10 +2,13 @@
 
 use std::mem::forget;
 
+use bpf_pin::link::Position;
 use bpf_pin::reuse::Attachment;
 use bpf_pin::types::AttachType;
 use bpf_pin::{LinkSpec, PinDir, Prog};
 use common::*;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::unshare_network;
 
@@ -41,6 +44,15 @@ const TCX_UNCHANGED: &[&str] = &[
     "readlink",
     "PROG_QUERY",
 ];
+/// A control group's id is an inode number on 64-bit kernels. The query shows the program at the position.
+const AT_A_POSITION: &[&str] = &[
+    "OBJ_GET_INFO_BY_FD",
+    "OBJ_GET_AT",
+    "OBJ_GET_INFO_BY_FD",
+    "readlink",
+    "fstat",
+    "PROG_QUERY",
+];
 /// Under the lock for exchanges: a file that is opened, checked, locked and checked again.
 const ATTACHED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
@@ -57,9 +69,27 @@ const ATTACHED: &[&str] = &[
     "close",
 ];
 
+/// The query shows that the program is not attached yet.
+const CGROUP_ATTACHED: &[&str] = &[
+    "OBJ_GET_INFO_BY_FD",
+    "OBJ_GET_AT",
+    "open",
+    "fcntl",
+    "fcntl",
+    "fcntl",
+    "OBJ_GET_AT",
+    "readlink",
+    "PROG_QUERY",
+    "LINK_CREATE",
+    "OBJ_PIN_AT",
+    "fcntl",
+    "close",
+];
+
 #[common::test_alone(ROOT)]
 fn each_outcome_takes_the_documented_syscalls() {
     unshare_network();
+    unshare_mounts();
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     // Probes what the kernel supports before the fork, so that no child does.
@@ -96,6 +126,24 @@ fn each_outcome_takes_the_documented_syscalls() {
         count(&tcx, &prog, ATTACHED, Attachment::Attached);
         count(&tcx, &prog, TCX_UNCHANGED, Attachment::Unchanged);
     }
+    let (cgroup, prog) = (Cgroup::new(), cgroup_prog());
+    let file = cgroup.open();
+    let group = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
+    dir.unlink("link").unwrap();
+    count(&group, &prog, CGROUP_ATTACHED, Attachment::Attached);
+    if cfg!(target_pointer_width = "64") {
+        let position = group.position(Position::First);
+        let (unchanged, _) = AT_A_POSITION.split_at(5);
+        count(&group, &prog, unchanged, Attachment::Unchanged);
+        count(&position, &prog, AT_A_POSITION, Attachment::Unchanged);
+    }
+}
+
+fn unshare_mounts() {
+    // SAFETY: the process has one thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mounts of its own");
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", private).expect("private mounts");
 }
 
 /// Before Linux 6.5 the calls go through /proc, which is proven genuine each time.
