@@ -76,9 +76,10 @@
 //!   sizes.
 //! - A failing call leaves everything as it was, and an object that it took comes back in the error: see [`Failed`].
 //! - A successful call makes only the documented system calls. Finding the [`Cause`] of an error takes additional ones,
-//!   only after the failure. A cause is named only if it was proven.
-//! - Readers see [`PinDir::replace`] and [`Stage::publish`] as one step, even if the process is killed in the middle.
-//!   [`PinDir::remove_leftovers`] removes what a killed process left.
+//!   only after the failure. A cause is named only if it was proven. The sentence of the one exception,
+//!   [`Cause::ExpectedAttachType`], then says "likely".
+//! - Readers see [`PinDir::replace`] and, from Linux 5.17 (`RENAME_EXCHANGE`), [`Stage::publish`] as one step, even if the process is
+//!   killed in the middle. [`PinDir::remove_leftovers`] removes what a killed process left.
 //! - The kernel cannot check and remove a pin in one step. [`PinnedMap::unpin`] makes two calls, one right after the other.
 //!
 //! # Soundness

@@ -23,10 +23,10 @@
 //! # Files of other processes
 //!
 //! `RENAME_EXCHANGE` cannot check what it displaces. Another process may have put a file under the target, and
-//! after the exchange that file has the hidden name. So a process checks the file before it removes it. If it
-//! is not the expected one, the process exchanges the names again. If it is killed before that, the file keeps
-//! the hidden name. The kind, pin or directory, is part of a hidden name. A file whose type differs from its
-//! name was displaced in that way, and the removal of leftovers does not delete it.
+//! after the exchange that file has the hidden name. So a process checks the file before it removes it, and
+//! exchanges the names again if the file is not the expected one. If the process is killed in between, the file
+//! keeps the hidden name. A hidden name says if it is for a pin or for a directory. A file of the other type
+//! was displaced in this way, and the removal of leftovers keeps it.
 //!
 //! # Forked processes
 //!

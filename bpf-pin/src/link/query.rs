@@ -107,7 +107,7 @@ impl LinkSpec<'_> {
     /// | [`MissingCapability`](Cause::MissingCapability) (EPERM) | `CAP_NET_ADMIN` is missing, which all but XDP need |
     /// | [`NoTarget`](Cause::NoTarget) (ENODEV) | no such network device |
     /// | [`NoTarget`](Cause::NoTarget) (ENOENT) | the control group was removed |
-    /// | ENXIO | the device is not of type netkit |
+    /// | ENXIO | netkit: the device is of another type |
     /// | [`WrongDescriptor`](Cause::WrongDescriptor) (EBADF) | the descriptor is not of a cgroup2 directory |
     /// | [`Unsupported`](Cause::Unsupported) (EINVAL) | the kernel does not know the attach type, if that can be proven |
     /// | EINVAL | the kernel has no query for the attach type |
@@ -152,9 +152,10 @@ impl LinkSpec<'_> {
     /// Returns the living links at the target, also those that are not pinned.
     ///
     /// [`Inventory`](crate::inventory::Inventory) finds where each is pinned. For TCX and netkit these are the
-    /// links of [`query`](Self::query). Otherwise all links of the system are compared, in three syscalls each.
-    /// For XDP that proves less: a device of the same index in another network namespace may have another
-    /// link with the same program. For netfilter the links of all network namespaces are returned.
+    /// links of [`query`](Self::query). Otherwise all links of the system are compared, in four syscalls each,
+    /// and one more for the name of a raw tracepoint. For XDP that proves less: a device of the same index in
+    /// another network namespace may have another link with the same program. For netfilter the links of all
+    /// network namespaces are returned.
     ///
     /// # Errors
     ///

@@ -29,7 +29,7 @@ fn comparable_flags(map_type: MapType, flags: MapFlags) -> MapFlags {
 
 impl MapSpec<'_> {
     /// `BPF_OBJ_GET_INFO_BY_FD`: returns the fields in which `map` differs from this spec, or none if it
-    /// fits. One syscall. Linux 4.13.
+    /// fits. One syscall, or more for a map of maps. Linux 4.13.
     ///
     /// All fields except the name and the BTF types are compared, or those of
     /// [`compare_fields`](Self::compare_fields).

@@ -51,7 +51,7 @@ impl Prog {
     /// Returns the ids of the living programs that use `map`, in ascending order.
     ///
     /// These are the programs with the map in their [`map_ids`](Self::map_ids). A program that reaches it only
-    /// through a map of maps, or through a tail call, is not one of them. Three syscalls for each program of
+    /// through a map of maps, or through a tail call, is not one of them. Four syscalls for each program of
     /// the system, and one more for each that uses maps. Linux 4.15.
     ///
     /// A prog array is emptied when its last pin and descriptor are gone, even while programs use it, because

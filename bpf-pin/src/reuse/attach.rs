@@ -87,13 +87,17 @@ impl PinDir {
     ///
     /// # A link that lives without its pin
     ///
-    /// If the name is free and a link of the same program is at the target, because another process holds it, the
-    /// call fails with [`AlreadyAttached`](Cause::AlreadyAttached) instead of attaching the program twice. The cause
-    /// has the id of the link if this thread may look for it (`CAP_SYS_ADMIN`): open it with [`Link::from_id`] and
-    /// pin it. For XDP it has none if several links hold the program on devices of this index, because they do not
-    /// report their network namespaces. For control groups and network namespaces a `BPF_PROG_QUERY` before the
-    /// attachment shows the program, for raw tracepoints [`LinkSpec::links`] does. Perf events, functions and probe
-    /// points are not covered.
+    /// If the name is free and a link of the same program is at the target, because another process holds it,
+    /// the call fails with [`AlreadyAttached`](Cause::AlreadyAttached) instead of attaching the program twice.
+    /// The cause has the id of the link if this thread may look for it (`CAP_SYS_ADMIN`): open it with
+    /// [`Link::from_id`] and pin it.
+    ///
+    /// - TCX and netkit: the kernel rejects a program that is attached already.
+    /// - XDP: a device has one program. The cause is [`XdpAttached`](Cause::XdpAttached) if no link is found, or if
+    ///   several links hold the program on devices of this index: links do not report their network namespaces.
+    /// - Control groups and network namespaces: a `BPF_PROG_QUERY` before the attachment shows the program.
+    /// - Raw tracepoints: [`LinkSpec::links`] finds the link.
+    /// - Perf events, functions and probe points are not covered.
     ///
     /// # Races
     ///

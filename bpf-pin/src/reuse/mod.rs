@@ -101,8 +101,8 @@ pub enum MapOutcome {
     /// [committed](Migration::commit) or [rolled back](Migration::roll_back). A map that was
     /// [frozen](Migrate::freeze) stays frozen.
     Migrated(Migration),
-    /// Opened the map that was pinned. It came from a migration that was never
-    /// [committed](Migration::commit) and that no other process is working on.
+    /// Opened the map that was pinned. An earlier process made it by a migration, and ended without a
+    /// [commit](Migration::commit).
     Resumed(Migration),
 }
 
@@ -183,8 +183,8 @@ impl PinDir {
     /// A map that exists and fits keeps its content, also with [`Recreate`](Reuse::Recreate). In a map that
     /// `spec` asks for with [`RDONLY`](crate::types::MapFlags::RDONLY), `fill` cannot write either.
     ///
-    /// `fill` may run in several processes at once, and for a map that never becomes visible. It should have
-    /// no other side effects.
+    /// `fill` may run in several processes at the same time, and its map may never become visible. So it should
+    /// change nothing but this map.
     ///
     /// # Migration
     ///

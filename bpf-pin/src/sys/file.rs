@@ -9,7 +9,7 @@ use rustix::io::{read, retry_on_intr};
 
 use super::Result;
 
-/// Appends the rest of the file to `bytes`.
+/// Reads from the current position to the end of the file, and appends it to `bytes`.
 pub(crate) fn read_to_end(file: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> Result<()> {
     loop {
         // The kernel returns up to a page of whole lines per call.
@@ -20,7 +20,7 @@ pub(crate) fn read_to_end(file: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> Result<(
     }
 }
 
-/// Reads the rest of the file.
+/// Reads from the current position to the end of the file. Bytes that are not UTF-8 are replaced.
 pub(crate) fn read_to_string(file: BorrowedFd<'_>) -> Result<String> {
     let mut bytes = Vec::new();
     read_to_end(file, &mut bytes)?;
