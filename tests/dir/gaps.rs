@@ -1,7 +1,10 @@
 //! Interleavings of `publish` on a kernel without `RENAME_EXCHANGE`, in which nothing has the name for a moment.
 //! A set that an earlier gap has left never replaces a newer one.
 
-use bpf_pin::{Map, PinDir};
+use std::thread;
+
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, Map, PinDir};
 use common::{Need, Stop, TestFs, Tracee, cap, hash, set_seccomp_errno};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -12,18 +15,19 @@ fn open(fs: &TestFs) -> PinDir {
 
 /// A process that publishes a set with this map. To it, the kernel has no `RENAME_EXCHANGE`.
 fn publishes(fs: &TestFs, map: &Map) -> Tracee {
-    let ready = || {
-        let exchange = Some((4, libc::RENAME_EXCHANGE));
-        set_seccomp_errno(libc::SYS_renameat2, exchange, libc::EINVAL as u32);
-        open(fs)
-    };
     let run = |dir: PinDir| {
         let set = dir.stage("set").unwrap();
         set.pin(map, "map").unwrap();
         let published = set.publish().unwrap();
         u8::from(!published.had_gap)
     };
-    Tracee::fork(ready, run).unwrap()
+    Tracee::fork(|| without_exchange(fs), run).unwrap()
+}
+
+fn without_exchange(fs: &TestFs) -> PinDir {
+    let exchange = Some((4, libc::RENAME_EXCHANGE));
+    set_seccomp_errno(libc::SYS_renameat2, exchange, libc::EINVAL as u32);
+    open(fs)
 }
 
 fn has_set(fs: &TestFs) -> bool {
@@ -106,4 +110,46 @@ fn of_two_gaps_the_later_set_comes_back() {
     let report = dir.remove_leftovers().unwrap();
     assert_eq!(report.restored, ["set"]);
     assert_published(&fs, &dir, second);
+}
+
+fn is_locked(error: &Error) -> bool {
+    matches!(error.cause(), Some(Cause::Locked))
+}
+
+/// A stopped process delays the others for five seconds.
+#[common::test_alone(PINS)]
+fn the_lock_of_a_stopped_process_is_reported_by_each_call_that_takes_it() {
+    let fs = TestFs::new();
+    let (dir, map) = (open(&fs), hash());
+    publish(&dir, &map);
+    let mut killed = publishes(&fs, &map);
+    killed.run_to(is_in_gap(&fs));
+    killed.kill().unwrap();
+    dir.create_dir("other", 0o755).unwrap();
+    dir.pin(&map, "pin").unwrap();
+    let seen = dir.identity("pin").unwrap();
+    let replace = |dir: PinDir| dir.replace_if(&map, "pin", seen);
+
+    let run = |dir: PinDir| u8::from(replace(dir).is_err());
+    let mut owner = Tracee::fork(|| open(&fs), run).unwrap();
+    owner.run_to(|stop| stop.is_entry_of("OBJ_PIN"));
+    let run = |dir: PinDir| {
+        let set = dir.stage("other").unwrap();
+        let failed = set.publish().unwrap_err();
+        u8::from(!is_locked(failed.error()))
+    };
+    let published = Tracee::fork(|| without_exchange(&fs), run).unwrap();
+    thread::scope(|scope| {
+        let replaced = scope.spawn(|| replace(open(&fs)));
+        let removed = scope.spawn(|| open(&fs).remove_leftovers());
+        assert_eq!(published.finish().unwrap(), 0);
+        assert!(is_locked(&replaced.join().unwrap().unwrap_err()));
+        let report = removed.join().unwrap().unwrap();
+        assert!(report.restored.is_empty(), "{:?}", report.restored);
+        assert!(report.failed.iter().all(is_locked), "{:?}", report.failed);
+        assert_eq!(report.failed.len(), 1);
+    });
+    assert_eq!(owner.finish().unwrap(), 0);
+    assert_eq!(dir.remove_leftovers().unwrap().restored, ["set"]);
+    assert_eq!(fs.names(), ["other", "pin", "set"]);
 }

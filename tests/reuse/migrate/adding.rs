@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
-use bpf_pin::prog::Insn;
+use bpf_pin::prog::{Btf, Insn};
 use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Migration, Reuse};
 use bpf_pin::types::{AttachType, MapFlags, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{
-    Need, Outcome, SetOnDrop, TestFs, as_user, assert_cause_matches, bring_up_loopback, cap,
-    in_network_namespace, wait_until, with_bpf_errno, with_interrupted_runs, with_seccomp_errno,
+    Need, Outcome, SetOnDrop, TestFs, as_user, assert_cause_matches, bring_up_loopback, btf_blob,
+    cap, in_network_namespace, wait_until, with_bpf_errno, with_interrupted_runs,
+    with_seccomp_errno,
 };
 use rustix::thread::CapabilitySet;
 
@@ -416,6 +417,37 @@ fn a_trie_has_no_counters_to_add_to() -> Outcome {
     };
     let failed = migration.commit_adding(&opened.map, grow).unwrap_err();
     assert_cause_matches!(failed, Cause::UnsupportedType { .. });
+    failed.into_object().commit()?;
+    Ok(())
+}
+
+/// The program that adds is a socket filter, which may not use such values.
+#[common::test(PINS)]
+fn values_with_a_spin_lock_cannot_be_added_to() -> Outcome {
+    const STRUCT: u32 = 4 << 24;
+    let names = b"\0int\0bpf_spin_lock\0val\0counter\0lock\0count\0";
+    // 2: struct bpf_spin_lock { int val; }, 3: struct counter { struct bpf_spin_lock lock; int count; }
+    let types = [
+        &[1, 1 << 24, 4, 32][..],
+        &[5, STRUCT | 1, 4, 19, 1, 0],
+        &[23, STRUCT | 2, 8, 31, 2, 0, 36, 1, 32],
+    ];
+    let btf = Btf::load(&btf_blob(&types.concat(), names))?;
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    dir.pin(&MapSpec::new(MapType::HASH, 4, 4, 1).create()?, "counts")?;
+    let grow = |key: &u32, count: &u32| Some((*key, [0, *count]));
+    let spec = MapSpec::new(MapType::HASH, 4, 8, 1).btf(&btf, 1, 3);
+    let opened = dir.open_or_create("counts", &spec, Reuse::Migrate(&mut Migrate::new(grow)))?;
+    let MapOutcome::Migrated(migration) = opened.outcome else {
+        panic!("{:?}", opened.outcome);
+    };
+    let old = migration.old().elements::<u32, u32>()?;
+    old.update(&1, &7, ElemFlags::ANY)?;
+    let failed = migration.commit_adding(&opened.map, grow).unwrap_err();
+    let error = failed.error();
+    assert_eq!(error.operation(), Operation::LoadProg, "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     failed.into_object().commit()?;
     Ok(())
 }

@@ -123,6 +123,14 @@ pub fn delegated() {
     let wrong = load(ProgType::XDP, other, Some(&token));
     assert_not_delegated(wrong, "programs for xdp_devmap");
 
+    // BTF is not delegated.
+    let blob = btf_blob(&[1, 1 << 24, 4, 32], b"\0int\0");
+    assert_not_delegated(Btf::load_with_token(&blob, &token), "btf_load");
+    if kernel(6, 15).unmet().is_none() {
+        let opened = Btf::from_id_with_token(1, &token);
+        assert_not_delegated(opened, "btf_get_fd_by_id");
+    }
+
     // A token outlives its bpffs, and its descriptor is recognized.
     bpffs
         .unmount()
