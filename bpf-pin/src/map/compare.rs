@@ -100,8 +100,9 @@ impl MapSpec<'_> {
         macro_rules! compare {
             ($mismatch:ident, $expected:expr, $found:expr) => {{
                 let (expected, found) = ($expected, $found);
-                if expected != found {
-                    mismatches.push(Mismatch::$mismatch { expected, found });
+                let mismatch = Mismatch::$mismatch { expected, found };
+                if expected != found && self.compared.contains(mismatch.field()) {
+                    mismatches.push(mismatch);
                 }
             }};
         }
@@ -128,7 +129,6 @@ impl MapSpec<'_> {
             found.btf_value_type_id
         );
         compare!(MapName, self.name, found.name);
-        mismatches.retain(|mismatch| self.compared.contains(mismatch.field()));
         mismatches
     }
 
