@@ -50,6 +50,8 @@ pub enum Feature {
     Trampolines,
     /// Programs in place of the kernel's functions.
     StructOps,
+    /// Pairs of network devices.
+    Veth,
 }
 
 impl Feature {
@@ -76,6 +78,11 @@ impl Feature {
                     [Some(libc::EINVAL), Some(libc::EOPNOTSUPP)].contains(&error.raw_os_error())
                 })
             }
+            // Not known without the privilege to look.
+            Self::Veth => {
+                !effective().contains(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN)
+                    || super::in_network_namespace(|| super::add_device(77, "veth").is_ok())
+            }
             // Without the compiler there is no call that could be patched.
             Self::Trampolines => Self::Jit.is_present() && Self::Btf.is_present(),
         }
@@ -90,6 +97,7 @@ impl Feature {
             Self::KprobeMulti => "kprobe_multi",
             Self::Trampolines => "trampolines",
             Self::StructOps => "struct_ops",
+            Self::Veth => "veth",
         }
     }
 }

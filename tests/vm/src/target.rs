@@ -31,7 +31,8 @@ pub struct Platform {
     pub machine: &'static [&'static str],
     /// Devices for the character devices `console` and `records`.
     pub devices: &'static [&'static str],
-    /// Features that the kernels are built without; a test may be skipped for them.
+    /// Features that the kernels are built without, or have as modules, which a guest does not load; a test may be
+    /// skipped for them.
     pub lacks: &'static [&'static str],
     /// The console's name under `/dev` in the guest, and the one of the records.
     pub ttys: [&'static str; 2],
@@ -48,7 +49,7 @@ const AMD64: Platform = Platform {
     qemu_package: "qemu-system-x86",
     machine: &[],
     devices: &["-serial", "chardev:console", "-serial", "chardev:records"],
-    lacks: &[],
+    lacks: &["veth"],
     ttys: ["ttyS0", "ttyS1"],
 };
 
@@ -70,7 +71,7 @@ const ARM64: Platform = Platform {
     // Without pauth-impdef the emulator computes a cipher at every call.
     machine: &["-M", "virt", "-cpu", "max,pauth-impdef=on"],
     devices: VIRTIO_PCI,
-    lacks: &["kprobe_multi"],
+    lacks: &["kprobe_multi", "veth"],
     ttys: ["ttyAMA0", "hvc0"],
 };
 
@@ -88,6 +89,7 @@ const ARMHF: Platform = Platform {
         "struct_ops",
         "kprobe_multi",
         "trampolines",
+        "veth",
     ],
     ttys: ["ttyAMA0", "hvc0"],
 };
@@ -113,6 +115,7 @@ const S390X: Platform = Platform {
         "trampolines",
         "arena",
         "kprobe_multi",
+        "veth",
     ],
     ttys: ["ttysclp0", "hvc0"],
 };
@@ -124,7 +127,7 @@ const RISCV64: Platform = Platform {
     qemu_package: "qemu-system-misc",
     machine: &["-M", "virt", "-cpu", "max"],
     devices: VIRTIO_PCI,
-    lacks: &[],
+    lacks: &["veth"],
     ttys: ["ttyS0", "hvc0"],
 };
 
@@ -140,7 +143,7 @@ const PPC64EL: Platform = Platform {
         "-device",
         "spapr-vty,chardev=records,reg=0x71000100",
     ],
-    lacks: &[],
+    lacks: &["veth"],
     ttys: ["hvc0", "hvc1"],
 };
 

@@ -10,8 +10,9 @@ use std::path::Path;
 const TAIL_LINES: usize = 40;
 
 /// Features that a platform's kernels may lack, and the releases that have them elsewhere.
-const FEATURES: [(&str, (u32, u32)); 7] = [
+const FEATURES: [(&str, (u32, u32)); 8] = [
     ("JIT", (0, 0)),
+    ("veth", (0, 0)),
     ("BTF", (5, 4)),
     ("trampolines", (5, 5)),
     ("struct_ops", (5, 6)),
