@@ -161,8 +161,8 @@ fn set_seccomp(
     done as libc::c_int
 }
 
-/// Runs `test` on a thread whose test runs of programs take effect and then fail with EINTR, as before Linux 5.12 if a
-/// signal arrives meanwhile. Returns its result and the number of runs.
+/// Runs `test` on a thread where each `BPF_PROG_TEST_RUN` runs the program and then fails with EINTR, as it does before
+/// Linux 5.12 if a signal arrives during the run. Returns the result of `test` and the number of runs.
 pub fn with_interrupted_runs<T: Send>(test: impl FnOnce() -> T + Send) -> (T, u32) {
     let (sender, listener) = mpsc::channel();
     thread::scope(|scope| {
@@ -189,7 +189,8 @@ pub fn with_interrupted_runs<T: Send>(test: impl FnOnce() -> T + Send) -> (T, u3
     })
 }
 
-/// Runs the program for the thread that waits, if one does.
+/// Answers one call of the filtered thread, after up to 10 ms: runs the program for it and fails the call with EINTR.
+/// False if there was no run.
 fn interrupt_run(listener: &OwnedFd) -> bool {
     let mut ready = libc::pollfd {
         fd: listener.as_raw_fd(),
