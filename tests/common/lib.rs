@@ -41,8 +41,8 @@ pub use namespace::{
 };
 pub use needs::{Feature, Need, cap, find_program, is_emulated, kernel, rounds, without};
 pub use objects::{
-    NetnsLink, backup_name, btf_blob, btf_fd, btf_object, detached_link, hash, is_backup_name,
-    prog, sk_lookup_prog,
+    NetnsLink, backup_name, btf_blob, btf_fd, btf_object, count_insns, counting_filter,
+    detached_link, hash, is_backup_name, key_0_insns, lookup_insns, prog, sk_lookup_prog,
 };
 pub use processes::{Process, ProcessResult, run_processes};
 pub use stops::at_each_stop;

@@ -1,11 +1,11 @@
 //! Small objects of each kind to pin.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use bpf_pin::prog::{Btf, Insn};
 use bpf_pin::types::{AttachType, ProgType};
-use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, abi};
 
 /// A hash from u32 to u64 with at most 8 entries.
 pub fn hash() -> Map {
@@ -37,6 +37,40 @@ pub fn btf_object() -> Btf {
 /// The same as a plain descriptor.
 pub fn btf_fd() -> OwnedFd {
     btf_object().into()
+}
+
+/// Puts key 0 on the stack, and its address in register 2.
+pub fn key_0_insns() -> [Insn; 3] {
+    [
+        Insn::st_mem(abi::BPF_W, 10, -4, 0),
+        Insn::mov64_reg(2, 10),
+        Insn::alu64_imm(abi::BPF_ADD, 2, -4),
+    ]
+}
+
+/// `r0 = bpf_map_lookup_elem(map, r2)`
+pub fn lookup_insns(map: &Map) -> [Insn; 3] {
+    let [first, second] = Insn::ld_map_fd(1, map.as_fd().as_raw_fd());
+    [first, second, Insn::call(abi::BPF_FUNC_map_lookup_elem)]
+}
+
+/// Adds 1 to the number at the address in register 0, unless that is null, and returns `result`.
+pub fn count_insns(result: i32) -> [Insn; 5] {
+    [
+        Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
+        Insn::mov64_imm(1, 1),
+        Insn::atomic_add64(0, 1, 0),
+        Insn::mov64_imm(0, result),
+        Insn::exit(),
+    ]
+}
+
+/// A socket filter that counts packets in the value of key 0, and keeps `keep` bytes of each.
+pub fn counting_filter(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
+    let insns = [&key_0_insns()[..], &lookup_insns(map), &count_insns(keep)].concat();
+    ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
+        .name("counting")
+        .load()
 }
 
 /// BTF data with type 1 being an int of 4 bytes.

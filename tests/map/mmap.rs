@@ -7,9 +7,8 @@ use std::{fs, ptr, thread};
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::{Atom, ElemFlags, LoadOnly, Mmap};
-use bpf_pin::prog::Insn;
-use bpf_pin::types::{MapFlags, ProgType};
-use bpf_pin::{Access, Map, MapSpec, MapType, PinnedMap, ProgSpec, abi};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType, PinnedMap, abi};
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_MMAP";
@@ -332,21 +331,7 @@ fn dropping_a_mapping_unmaps_it() -> Outcome {
 fn a_program_and_a_mapping_share_values() -> Outcome {
     let map = array(8, 1)?;
     let mapped = map.mmap::<AtomicU64>()?;
-    let mut insns = vec![
-        Insn::st_mem(abi::BPF_W, 10, -4, 0),
-        Insn::mov64_reg(2, 10),
-        Insn::alu64_imm(abi::BPF_ADD, 2, -4),
-    ];
-    insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
-    insns.extend([
-        Insn::call(abi::BPF_FUNC_map_lookup_elem),
-        Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
-        Insn::mov64_imm(1, 1),
-        Insn::atomic_add64(0, 1, 0),
-        Insn::mov64_imm(0, 0),
-        Insn::exit(),
-    ]);
-    let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()?;
+    let prog = counting_filter(&map, 0)?;
     drop(map);
     let packet = [0u8; 64];
     let run = |repeat| {

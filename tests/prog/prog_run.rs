@@ -30,33 +30,6 @@ fn counter(map_type: MapType) -> bpf_pin::Result<Map> {
     MapSpec::new(map_type, 4, 8, 1).name("counter").create()
 }
 
-/// `r0 = bpf_map_lookup_elem(map, &0)`
-fn lookup_insns(map: &Map) -> Vec<Insn> {
-    let mut insns = vec![
-        Insn::st_mem(abi::BPF_W, 10, -4, 0),
-        Insn::mov64_reg(2, 10),
-        Insn::alu64_imm(abi::BPF_ADD, 2, -4),
-    ];
-    insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
-    insns.push(Insn::call(abi::BPF_FUNC_map_lookup_elem));
-    insns
-}
-
-/// A filter that counts packets in `map` and keeps `keep` bytes of each.
-fn counting_filter(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
-    let mut insns = lookup_insns(map);
-    insns.extend([
-        Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
-        Insn::mov64_imm(1, 1),
-        Insn::atomic_add64(0, 1, 0),
-        Insn::mov64_imm(0, keep),
-        Insn::exit(),
-    ]);
-    ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
-        .name("counting")
-        .load()
-}
-
 /// Runs `prog` on a packet of zeroes and returns its result.
 fn run(prog: &Prog, repeat: u32) -> bpf_pin::Result<u32> {
     let run = TestRun::new().data_in(&[0; 64]).repeat(repeat);
@@ -95,7 +68,7 @@ fn instruction_constructors_work_as_named() -> Outcome {
 #[common::test(BPF)]
 fn flags_reach_the_verifier() -> Outcome {
     let map = counter(MapType::ARRAY)?;
-    let mut insns = lookup_insns(&map);
+    let mut insns = [key_0_insns(), lookup_insns(&map)].concat();
     insns.extend([
         Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 1),
         Insn::ldx_mem(abi::BPF_W, 1, 0, 1),
@@ -335,7 +308,7 @@ fn a_raw_tracepoint_runs_on_a_given_cpu() -> Outcome {
 #[common::test(ROOT)]
 fn live_frames_are_sent() -> Outcome {
     let map = counter(MapType::ARRAY)?;
-    let mut insns = lookup_insns(&map);
+    let mut insns = [key_0_insns(), lookup_insns(&map)].concat();
     insns.extend([
         Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
         Insn::mov64_imm(1, 1),

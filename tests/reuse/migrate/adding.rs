@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
@@ -15,8 +14,8 @@ use bpf_pin::types::{AttachType, MapFlags, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{
     Need, Outcome, SetOnDrop, TestFs, as_user, assert_cause_matches, bring_up_loopback, btf_blob,
-    cap, in_network_namespace, wait_until, with_bpf_errno, with_interrupted_runs,
-    with_seccomp_errno,
+    cap, count_insns, in_network_namespace, lookup_insns, wait_until, with_bpf_errno,
+    with_interrupted_runs, with_seccomp_errno,
 };
 use rustix::thread::CapabilitySet;
 
@@ -26,7 +25,8 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 /// A power of two.
 const KEYS: u32 = 64;
 
-/// Looks up the socket of a packet: counts the packet in the first word of the value under a random key below `KEYS`, and lets it pass.
+/// Looks up the socket of a packet: counts the packet in the first word of the value under a random key below
+/// `KEYS`, and lets it pass.
 fn counting(map: &Map) -> bpf_pin::Result<Prog> {
     const BPF_FUNC_GET_PRANDOM_U32: i32 = 7;
     let mut insns = vec![
@@ -36,15 +36,8 @@ fn counting(map: &Map) -> bpf_pin::Result<Prog> {
         Insn::mov64_reg(2, 10),
         Insn::alu64_imm(abi::BPF_ADD, 2, -4),
     ];
-    insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
-    insns.extend([
-        Insn::call(abi::BPF_FUNC_map_lookup_elem),
-        Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
-        Insn::mov64_imm(1, 1),
-        Insn::atomic_add64(0, 1, 0),
-        Insn::mov64_imm(0, 1),
-        Insn::exit(),
-    ]);
+    insns.extend(lookup_insns(map));
+    insns.extend(count_insns(1));
     ProgSpec::new(ProgType::SK_LOOKUP, &insns)
         .expected_attach_type(AttachType::SK_LOOKUP)
         .load()
@@ -216,7 +209,7 @@ fn cap_bpf_suffices_to_add() -> Outcome {
     });
     assert_eq!(error.error().operation(), Operation::Unpin, "{error}");
     assert_eq!(entries(&map)?, [(1, [11, 22]), (2, [30, 40])]);
-    // What was added is not added again.
+    // A second call adds nothing twice.
     error.into_object().commit_adding(&map, widen)?;
     assert_eq!(entries(&map)?, [(1, [11, 22]), (2, [30, 40])]);
     Ok(())
@@ -266,7 +259,7 @@ fn adding_continues_after_a_failure() -> Outcome {
     let error = failed.error();
     assert_cause_matches!(error, Cause::MaxEntries { .. });
     assert_eq!(error.during(), Some(Operation::Migrate), "{error}");
-    // Without the others there is room, and what was added is not added again.
+    // Without the other two entries there is room. The first two are not added again.
     let migration = failed.into_object();
     let old = migration.old().elements::<u32, [u32; 2]>()?;
     old.delete(&3)?;
