@@ -15,6 +15,8 @@
 //! migrate count DIRECTORY TIMES | grow DIRECTORY
 //! ```
 
+#[path = "plumbing/counting.rs"]
+mod counting;
 #[path = "plumbing/exit.rs"]
 mod exit;
 #[path = "plumbing/netlink.rs"]
@@ -28,23 +30,20 @@ mod times;
 
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_W};
 use bpf_pin::error::Cause;
 use bpf_pin::link::XdpFlags;
 use bpf_pin::map::{ElemFlags, Elements};
-use bpf_pin::prog::Insn;
 use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
-use bpf_pin::types::{AttachType, ProgType};
-use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec};
+use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use counting::counting;
 use exit::{Outcome, Usage, exit_code};
 use netlink::Netlink;
 use say::say;
@@ -270,30 +269,6 @@ fn send_packet() -> io::Result<()> {
     socket.send_to(b"packet", socket.local_addr()?)?;
     socket.recv(&mut [0; 16])?;
     Ok(())
-}
-
-/// Loads a program that adds 1 to the first field of the value of key 0 for each packet.
-fn counting(map: &Map) -> bpf_pin::Result<Prog> {
-    const XDP_PASS: i32 = 2;
-    let mut insns = vec![
-        // count = bpf_map_lookup_elem(map, &0); if (!count) goto out;
-        Insn::st_mem(BPF_W, 10, -4, 0),
-        Insn::mov64_reg(2, 10),
-        Insn::alu64_imm(BPF_ADD, 2, -4),
-    ];
-    insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
-    insns.extend([
-        Insn::call(BPF_FUNC_map_lookup_elem),
-        Insn::jmp_imm(BPF_JEQ, 0, 0, 2),
-        // __sync_fetch_and_add(count, 1);
-        Insn::mov64_imm(1, 1),
-        Insn::atomic_add64(0, 1, 0),
-        // out: return XDP_PASS;
-        Insn::mov64_imm(0, XDP_PASS),
-        Insn::exit(),
-    ]);
-    let spec = ProgSpec::new(ProgType::XDP, &insns).expected_attach_type(AttachType::XDP);
-    spec.load()
 }
 
 fn sum(values: impl Iterator<Item = bpf_pin::Result<u64>>) -> bpf_pin::Result<u64> {
