@@ -37,7 +37,8 @@ pub use links::{
 };
 pub use namespace::{
     as_user, become_user, bring_up_loopback, in_mount_namespace, in_network_namespace,
-    set_seccomp_errno, with_bpf_errno, with_interrupted_runs, with_seccomp_errno,
+    set_seccomp_errno, with_bpf_errno, with_interrupted_runs, with_mounted_bpffs,
+    with_seccomp_errno,
 };
 pub use needs::{Feature, Need, cap, find_program, is_emulated, kernel, rounds, without};
 pub use objects::{

@@ -5,11 +5,12 @@ use std::mem::zeroed;
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
 use bpf_pin::abi;
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags, set_capabilities, set_keep_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
@@ -23,6 +24,16 @@ pub fn in_mount_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
         mount_change("/", private).expect("private mounts");
         test()
+    })
+}
+
+/// Runs `test` with the root of a bpffs that is mounted for its thread alone.
+pub fn with_mounted_bpffs<T: Send>(test: impl FnOnce(&Path) -> T + Send) -> T {
+    // Declared first, so that it is removed after the namespace's mounts are gone.
+    let root = tempfile::tempdir().expect("a mount point");
+    in_mount_namespace(|| {
+        mount("bpf", root.path(), "bpf", MountFlags::empty(), None).expect("a bpffs");
+        test(root.path())
     })
 }
 

@@ -277,12 +277,8 @@ fn publish_rejects_a_symbolic_link() -> Outcome {
 
 #[common::test(MOUNTS)]
 fn publish_rejects_a_mount_point() -> Outcome {
-    in_mount_namespace(|| {
-        let place = tempfile::tempdir()?;
-        let root = place.path().join("bpf");
-        fs::create_dir(&root)?;
-        mount("bpf", &root, "bpf", MountFlags::empty(), None)?;
-        let dir = PinDir::open(&root)?;
+    with_mounted_bpffs(|root| {
+        let dir = PinDir::open(root)?;
         let map = hash();
         publish(staged(&dir, &map, &["old"]))?;
         let path = root.join(SET);
@@ -301,12 +297,8 @@ fn publish_rejects_a_mount_point() -> Outcome {
             assert_eq!(published.had_gap, !has_exchange());
             drop(published);
             assert_eq!(names_at(&path), ["a"]);
-            assert_eq!(names_at(&root), [SET]);
+            assert_eq!(names_at(root), [SET]);
         }
-        drop(dir);
-        wait_until("unmounted", || {
-            unmount(&root, UnmountFlags::empty()).is_ok()
-        });
         Ok(())
     })
 }

@@ -163,10 +163,8 @@ fn proofs_work_with_every_access() -> Outcome {
 
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
 fn proofs_work_without_proc() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    in_mount_namespace(|| {
-        mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
-        let at = |name| dir.path().join(name);
+    with_mounted_bpffs(|root| {
+        let at = |name| root.join(name);
         hash().pin(at("map"))?;
         prog().pin(at("prog"))?;
         detached_link().pin(at("link"))?;

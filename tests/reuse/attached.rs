@@ -308,14 +308,9 @@ fn a_position_that_a_tcx_link_does_not_have_is_in_the_result() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_position_in_a_control_group_is_compared() -> Outcome {
-    in_mount_namespace(|| {
-        let fs = TestFs::new();
-        let dir = PinDir::open(fs.root())?;
-        let (cgroup, prog) = (Cgroup::new(), cgroup_prog());
-        let file = cgroup.open();
-        let spec = LinkSpec::cgroup(&file, EGRESS);
-        dir.open_or_attach("link", &spec, &prog)?;
-        let at = |position| place(position, &spec, &dir, &prog);
+    in_a_control_group(|dir, spec, prog| {
+        dir.open_or_attach("link", spec, prog)?;
+        let at = |position| place(position, spec, dir, prog);
         assert_eq!(at(Position::First)?, None);
         let other = spec.create(&cgroup_prog())?;
         assert_eq!(at(Position::First)?, None);
@@ -326,6 +321,19 @@ fn a_position_in_a_control_group_is_compared() -> Outcome {
             Some((1, 2))
         );
         Ok(())
+    })
+}
+
+/// Runs `test` with an empty directory of a bpffs, and a spec and a program for a new control group.
+fn in_a_control_group(
+    test: impl FnOnce(&PinDir, &LinkSpec<'_>, &Prog) -> Outcome + Send,
+) -> Outcome {
+    in_mount_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        test(&dir, &LinkSpec::cgroup(&file, EGRESS), &cgroup_prog())
     })
 }
 
@@ -496,16 +504,11 @@ fn a_link_of_a_raw_tracepoint_that_lost_its_pin_is_named() -> Outcome {
 /// Attached without a link, or by one that this thread may not look for.
 #[common::test(ROOT)]
 fn a_program_that_is_attached_is_not_attached_twice() -> Outcome {
-    in_mount_namespace(|| {
-        let fs = TestFs::new();
-        let dir = PinDir::open(fs.root())?;
-        let (cgroup, prog) = (Cgroup::new(), cgroup_prog());
-        let file = cgroup.open();
-        let spec = LinkSpec::cgroup(&file, EGRESS);
-        let _held = spec.create(&prog)?;
+    in_a_control_group(|dir, spec, prog| {
+        let _held = spec.create(prog)?;
         let next_id = Some(abi::BPF_LINK_GET_NEXT_ID);
         let error = with_bpf_errno(next_id, libc::EPERM as u32, || {
-            dir.open_or_attach("link", &spec, &prog)
+            dir.open_or_attach("link", spec, prog)
         });
         let error = error.expect_err("attached");
         let (prog_id, link_id) = (prog.id()?, None);
@@ -515,7 +518,7 @@ fn a_program_that_is_attached_is_not_attached_twice() -> Outcome {
         );
         assert_eq!(spec.query()?.entries().len(), 1);
         // Another program is attached beside it.
-        let other = dir.open_or_attach("link", &spec, &cgroup_prog())?;
+        let other = dir.open_or_attach("link", spec, &cgroup_prog())?;
         assert_eq!(other.attachment, Attachment::Attached);
         Ok(())
     })

@@ -58,10 +58,8 @@ fn a_sticky_directory_protects_entries_of_other_users() -> Outcome {
 
 #[common::test(MOUNT)]
 fn mount_points_are_kept_and_reported() -> Outcome {
-    let place = tempfile::tempdir()?;
-    in_mount_namespace(|| -> Outcome {
-        mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
-        let path = place.path().join("app");
+    with_mounted_bpffs(|root| -> Outcome {
+        let path = root.join("app");
         let dir = PinDir::create(&path, 0o700)?;
         let map = hash();
         dir.pin(&map, "goes")?;
@@ -124,7 +122,7 @@ fn mount_points_are_kept_and_reported() -> Outcome {
         assert_eq!(removed(&report), ["another", "around", "bound", "same"]);
         assert!(names(&dir)?.is_empty());
         drop(dir);
-        unmount(place.path(), UnmountFlags::empty())?;
+        unmount(root, UnmountFlags::empty())?;
         Ok(())
     })
 }

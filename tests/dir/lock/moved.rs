@@ -105,10 +105,8 @@ fn lock_fails_if_the_directory_was_renamed() -> Outcome {
 
 #[common::test(MOUNT)]
 fn lock_fails_if_a_mount_covers_the_path() -> Outcome {
-    let place = tempfile::tempdir()?;
-    in_mount_namespace(|| -> Outcome {
-        mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
-        let path = place.path().join("app");
+    with_mounted_bpffs(|root| -> Outcome {
+        let path = root.join("app");
         let dir = PinDir::create(&path, 0o700)?;
         drop(lock_exclusive(&dir));
         mount("bpf", &path, "bpf", MountFlags::empty(), None)?;

@@ -9,7 +9,7 @@ use bpf_pin::error::{Cause, Operation};
 use bpf_pin::{Error, Kind, Map, Object, PinDir};
 use common::*;
 use rustix::fs::{Mode, mkdir};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
@@ -149,12 +149,8 @@ fn replace_replaces_a_symbolic_link_and_not_its_target() -> Outcome {
 
 #[common::test(MOUNTS)]
 fn replace_rejects_a_mount_point() -> Outcome {
-    in_mount_namespace(|| {
-        let place = tempfile::tempdir()?;
-        let root = place.path().join("bpf");
-        fs::create_dir(&root)?;
-        mount("bpf", &root, "bpf", MountFlags::empty(), None)?;
-        let dir = PinDir::open(&root)?;
+    with_mounted_bpffs(|root| {
+        let dir = PinDir::open(root)?;
         let (old, other, new) = (hash(), hash(), hash());
         let path = root.join(NAME);
         dir.pin(&old, NAME)?;
@@ -169,14 +165,12 @@ fn replace_rejects_a_mount_point() -> Outcome {
         ] {
             let path = path.clone();
             assert_fails(&error, Some(libc::EBUSY), Cause::MountPoint { path });
-            assert_eq!(names_at(&root), [NAME, "other"]);
+            assert_eq!(names_at(root), [NAME, "other"]);
         }
         unmount(&path, UnmountFlags::empty())?;
         assert_eq!(dir.identity(NAME)?, old.identity()?);
         dir.replace(&new, NAME)?;
         assert_eq!(dir.identity(NAME)?, new.identity()?);
-        drop(dir);
-        unmount(&root, UnmountFlags::empty())?;
         Ok(())
     })
 }

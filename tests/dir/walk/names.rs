@@ -9,7 +9,6 @@ use bpf_pin::dir::EntryType;
 use bpf_pin::error::Cause;
 use bpf_pin::{Map, Object, PinDir};
 use common::*;
-use rustix::mount::{MountFlags, mount};
 
 use crate::walk::{MOUNT, Names, PINS, is_kernel_file, names, walk_all};
 
@@ -95,10 +94,8 @@ fn names_may_contain_any_byte() -> Outcome {
 /// A fresh mount may list these files. A directory that a user creates never does.
 #[common::test(MOUNT)]
 fn the_files_of_the_kernel_are_listed() -> Outcome {
-    let place = tempfile::tempdir()?;
-    in_mount_namespace(|| -> Outcome {
-        mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
-        let dir = PinDir::open(place.path())?;
+    with_mounted_bpffs(|root| -> Outcome {
+        let dir = PinDir::open(root)?;
         dir.pin(&hash(), "map")?;
         let mut listed_files = Vec::new();
         for entry in dir.walk()? {
@@ -128,13 +125,13 @@ fn the_files_of_the_kernel_are_listed() -> Outcome {
             listed_files.push(entry.name().to_owned());
         }
         listed_files.sort();
-        let listed = fs::read_dir(place.path())?.count() - 1;
+        let listed = fs::read_dir(root)?.count() - 1;
         assert_eq!(listed_files.len(), listed);
         println!("a fresh mount shows {listed_files:?}");
         // `remove_leftovers` keeps these files.
         let report = dir.remove_leftovers()?;
         assert!(report.removed.is_empty() && report.failed.is_empty());
-        assert_eq!(fs::read_dir(place.path())?.count() - 1, listed);
+        assert_eq!(fs::read_dir(root)?.count() - 1, listed);
         Ok(())
     })
 }

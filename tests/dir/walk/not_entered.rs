@@ -68,10 +68,7 @@ fn symbolic_links_are_listed_and_not_followed() -> Outcome {
 
 #[common::test(MOUNT)]
 fn mounts_are_listed_and_not_crossed() -> Outcome {
-    let place = tempfile::tempdir()?;
-    in_mount_namespace(|| -> Outcome {
-        let root = place.path();
-        mount("bpf", root, "bpf", MountFlags::empty(), None)?;
+    with_mounted_bpffs(|root| -> Outcome {
         let dir = PinDir::open(root)?;
         let map = hash();
         for name in ["another", "bound", "foreign", "plain"] {
