@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::symlink;
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bpf_pin::dir::{EntryType, RemovalReport};
 use bpf_pin::error::Cause;
@@ -47,6 +48,17 @@ fn sorted(names: &[OsString]) -> Vec<&str> {
     let mut names: Vec<_> = names.iter().map(|name| name.to_str().unwrap()).collect();
     names.sort();
     names
+}
+
+/// Repeats a race for 400 ms, and at least five times.
+fn repeat(mut race: impl FnMut() -> Outcome) -> Outcome {
+    let end = Instant::now() + Duration::from_millis(400);
+    let mut rounds = 0;
+    while rounds < 5 || Instant::now() < end {
+        rounds += 1;
+        race()?;
+    }
+    Ok(())
 }
 
 /// Runs three removals at the same time, each on its own value from `make`, and returns their reports.

@@ -1,12 +1,11 @@
 //! Entries change during a bulk removal, by other processes or by another removal.
 
 use std::ffi::OsStr;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{Identity, Map, PinDir, Result};
 use common::*;
 
-use crate::bulk_removal::{PINS, app, names, removed, run_three_concurrently};
+use crate::bulk_removal::{PINS, app, names, removed, repeat, run_three_concurrently};
 
 /// The predicate makes the changes, so that they always win the race.
 #[common::test(PINS)]
@@ -100,10 +99,7 @@ fn concurrent_removals_share_the_entries() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
-    let end = Instant::now() + Duration::from_millis(400);
-    let mut rounds = 0;
-    while rounds < 5 || Instant::now() < end {
-        rounds += 1;
+    repeat(|| {
         for number in 0..60 {
             match number % 3 {
                 0 => drop(dir.create_dir(format!("selected{number}"), 0o700)?),
@@ -119,6 +115,6 @@ fn concurrent_removals_share_the_entries() -> Outcome {
         expected.sort();
         assert_eq!(all, expected, "each is removed once");
         assert!(names(&dir)?.is_empty());
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -2,12 +2,13 @@
 //! back.
 
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{Map, PinDir, Result};
 use common::*;
 
-use crate::bulk_removal::{DIRS, PINS, app, names, removed, run_three_concurrently, sorted};
+use crate::bulk_removal::{
+    DIRS, PINS, app, names, removed, repeat, run_three_concurrently, sorted,
+};
 
 /// The name of a leftover pin.
 pub fn leftover(token: u64, number: u64) -> String {
@@ -132,10 +133,7 @@ fn concurrent_removals_of_leftovers_share_the_entries() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
-    let end = Instant::now() + Duration::from_millis(400);
-    let mut rounds = 0;
-    while rounds < 5 || Instant::now() < end {
-        rounds += 1;
+    repeat(|| {
         let (mut expected, mut aside) = (Vec::new(), Vec::new());
         for number in 0..30 {
             let mut name = leftover(number * 0x1234_5678, number);
@@ -175,8 +173,8 @@ fn concurrent_removals_of_leftovers_share_the_entries() -> Outcome {
             assert_eq!(dir.open_dir(set)?.get::<Map>("map")?.id()?, map.id()?);
             dir.remove_dir_all(set)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[common::test(PINS)]

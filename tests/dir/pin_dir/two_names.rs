@@ -14,6 +14,15 @@ use rustix::thread::CapabilitySet;
 use crate::helpers::*;
 use crate::pin_dir::{MOUNTS, PINS, USERS};
 
+/// Pins any map as "pin" and a new map as "other", and creates "dir". Returns the root directory and the new map.
+fn two_pins_and_a_directory(fs: &TestFs) -> bpf_pin::Result<(PinDir, Map)> {
+    let (dir, other) = (root_of(fs), hash());
+    dir.pin(&any_map(), "pin")?;
+    dir.pin(&other, "other")?;
+    drop(dir.create_dir("dir", 0o700)?);
+    Ok((dir, other))
+}
+
 #[common::test(PINS)]
 fn link_creates_a_hard_link() -> Outcome {
     let fs = TestFs::new();
@@ -47,11 +56,7 @@ fn link_creates_a_hard_link() -> Outcome {
 #[common::test(PINS)]
 fn link_rejects_directories_and_taken_names() -> Outcome {
     let fs = TestFs::new();
-    let dir = root_of(&fs);
-    let other = hash();
-    dir.pin(&any_map(), "pin")?;
-    dir.pin(&other, "other")?;
-    drop(dir.create_dir("dir", 0o700)?);
+    let (dir, other) = two_pins_and_a_directory(&fs)?;
     for (name, holder) in [("other", Some(other.identity()?)), ("dir", None)] {
         let error = unwrap_err(dir.link("pin", name));
         assert_fails(
@@ -94,11 +99,7 @@ fn link_reports_protected_hard_links() -> Outcome {
 #[common::test(PINS)]
 fn rename_never_replaces_an_entry() -> Outcome {
     let fs = TestFs::new();
-    let dir = root_of(&fs);
-    let other = hash();
-    dir.pin(&any_map(), "pin")?;
-    dir.pin(&other, "other")?;
-    drop(dir.create_dir("dir", 0o700)?);
+    let (dir, other) = two_pins_and_a_directory(&fs)?;
     drop(dir.create_dir("empty", 0o700)?);
     symlink("gone", fs.at("symlink"))?;
     let names = fs.names();
