@@ -20,7 +20,8 @@ use rustix::mount::{
     fsconfig_set_flag, fspick, mount, mount_bind, mount_change, unmount,
 };
 use rustix::thread::CapabilitySet;
-use tempfile::TempDir;
+
+use crate::mount::{directory, with_mount_point};
 
 /// The environment variable with the task of a child process.
 const CHILD: &str = "BPF_PIN_TEST_INSPECT";
@@ -51,17 +52,6 @@ fn run_child(name: &str) -> Command {
     let mut command = common::command(env::current_exe().expect("this program"));
     command.env(CHILD, name);
     command
-}
-
-fn directory() -> TempDir {
-    let place = fs::canonicalize(env::temp_dir()).expect("a directory for temporary files");
-    tempfile::tempdir_in(place).expect("a temporary directory")
-}
-
-fn with_mount_point(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
-    // Declared first, so that it is removed after the namespace's mounts are gone.
-    let dir = directory();
-    in_mount_namespace(|| test(dir.path()))
 }
 
 #[track_caller]

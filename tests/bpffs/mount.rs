@@ -32,14 +32,14 @@ fn child_role() -> Option<std::process::ExitCode> {
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
 /// Runs `test` with a directory to mount on, in its own mount namespace so that no mount is left behind.
-fn with_mount_point(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
+pub fn with_mount_point(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     // Declared first, so that it is removed after the namespace's mounts are gone.
     let dir = directory();
     in_mount_namespace(|| test(dir.path()))
 }
 
 /// A directory with a path without symbolic links, as mountinfo prints it.
-fn directory() -> TempDir {
+pub fn directory() -> TempDir {
     let place = fs::canonicalize(std::env::temp_dir()).expect("a directory for temporary files");
     tempfile::tempdir_in(place).expect("a temporary directory")
 }
